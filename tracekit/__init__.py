@@ -1,0 +1,67 @@
+"""tracekit: a decorator and a context manager that trace Python with OpenTelemetry."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+from tracekit._version import __version__
+
+if TYPE_CHECKING:
+    from tracekit._block import traced_block as traced_block
+    from tracekit._current import add_event as add_event
+    from tracekit._current import add_link as add_link
+    from tracekit._current import current_span as current_span
+    from tracekit._current import current_span_id as current_span_id
+    from tracekit._current import current_trace_id as current_trace_id
+    from tracekit._current import lifecycle as lifecycle
+    from tracekit._current import record_exception as record_exception
+    from tracekit._current import set_attribute as set_attribute
+    from tracekit._current import set_attributes as set_attributes
+    from tracekit._current import set_error as set_error
+    from tracekit._decorator import traced as traced
+    from tracekit._extractors import SpanAttribute as SpanAttribute
+    from tracekit._extractors import arg as arg
+    from tracekit._extractors import result as result
+    from tracekit.configuration import Tracing as Tracing
+    from tracekit.configuration import configure as configure
+
+# Each name is imported on first use, so that `import tracekit` loads no SDK, exporter or framework.
+_ROOMS: Final = {
+    "traced": "_decorator",
+    "traced_block": "_block",
+    "arg": "_extractors",
+    "result": "_extractors",
+    "SpanAttribute": "_extractors",
+    "add_event": "_current",
+    "lifecycle": "_current",
+    "set_attribute": "_current",
+    "set_attributes": "_current",
+    "set_error": "_current",
+    "record_exception": "_current",
+    "add_link": "_current",
+    "current_span": "_current",
+    "current_trace_id": "_current",
+    "current_span_id": "_current",
+    "configure": "configuration",
+    "Tracing": "configuration",
+}
+
+__all__ = [  # noqa: PLE0604  # the names are the keys
+    "__version__",
+    *_ROOMS,
+]
+
+
+def __getattr__(name: str) -> Any:
+    room = _ROOMS.get(name)
+    if room is None:
+        msg = f"module 'tracekit' has no attribute {name!r}"
+        raise AttributeError(msg)
+    value = getattr(import_module(f"tracekit.{room}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,129 @@
+"""
+What is global: the settings that calls read, and the provider that makes their spans.
+
+`configure()` and `tracekit.testing` write here; everything else reads an immutable snapshot.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, final
+
+from opentelemetry import trace as trace_api
+
+from tracekit._diagnostics import report_failure
+from tracekit._redaction import Redactor
+from tracekit._version import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from opentelemetry.trace import Tracer, TracerProvider
+
+DEFAULT_STRING_LIMIT: Final = 2_048
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """
+    The settings a call reads; `configure()` makes a new one each time.
+
+    Args:
+        capture_arguments: Record scalar arguments of operations that say nothing about attributes.
+        code_location: Record `code.file.path` and `code.line.number` too.
+        expected: Exception types that are never counted as errors.
+        redactor: Which names are secret.
+        string_limit: Longest attribute string, in characters.
+    """
+
+    capture_arguments: bool = True
+    code_location: bool = False
+    expected: tuple[type[BaseException], ...] = ()
+    redactor: Redactor = field(default_factory=Redactor)
+    string_limit: int = DEFAULT_STRING_LIMIT
+
+
+@final
+class Runtime:
+    """The one holder of global state: settings, and a provider that comes before OpenTelemetry's global one."""
+
+    __slots__ = ("_lock", "_provider", "_tracer", "_tracer_of", "settings")
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self.settings = Settings()
+        self._provider: TracerProvider | None = None
+        self._tracer: Tracer | None = None
+        self._tracer_of: TracerProvider | None = None
+
+    @property
+    def provider(self) -> TracerProvider | None:
+        """The provider set here, else OpenTelemetry's global one, else None."""
+        return self._provider or _global_provider()
+
+    def use(
+        self, *, settings: Settings | None = None, provider: TracerProvider | None = None
+    ) -> Callable[[], None]:
+        """
+        Take *settings* and *provider* from now on (None: keep what there is).
+
+        Returns:
+            An undo that puts back what was there before.
+        """
+        with self._lock:
+            before = (self.settings, self._provider)
+            if settings is not None:
+                self.settings = settings
+            if provider is not None:
+                self._provider = provider
+
+        def undo() -> None:
+            with self._lock:
+                self.settings, self._provider = before
+
+        return undo
+
+    def tracer(self) -> Tracer | None:
+        """Return the tracer for the next span, or None where no provider is set: then no span is made."""
+        provider = self._provider or _global_provider()
+        if provider is not None and provider is self._tracer_of:
+            return self._tracer
+        return self._look_up(provider)
+
+    def _look_up(self, provider: TracerProvider | None) -> Tracer | None:
+        if provider is None:
+            return None
+        tracer = tracer_of(provider)
+        with self._lock:
+            # Cleared first: a reader between the two writes must not pair the new provider with the old tracer.
+            self._tracer_of = None
+            self._tracer = tracer
+            self._tracer_of = provider
+        return tracer
+
+
+def tracer_of(provider: TracerProvider) -> Tracer | None:
+    """Return tracekit's tracer of *provider*, or None if that provider makes no spans (`OTEL_SDK_DISABLED`)."""
+    try:
+        tracer = provider.get_tracer("tracekit", __version__)
+    except Exception as error:  # noqa: BLE001  # the user's provider
+        report_failure("tracekit", "get_tracer", error)
+        return None
+    return None if isinstance(tracer, trace_api.NoOpTracer) else tracer
+
+
+# The public getter costs 1 µs while no provider is set: it looks into os.environ each time.
+_READS_GLOBAL: Final = hasattr(trace_api, "_TRACER_PROVIDER") and "OTEL_PYTHON_TRACER_PROVIDER" not in os.environ
+
+
+def _global_provider() -> TracerProvider | None:
+    if _READS_GLOBAL:
+        return trace_api._TRACER_PROVIDER  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+    provider = trace_api.get_tracer_provider()
+    return None if isinstance(provider, trace_api.ProxyTracerProvider) else provider
+
+
+runtime: Final = Runtime()

@@ -1,0 +1,70 @@
+"""Failures inside tracekit: counted, logged once, kept from the caller. Nothing else logs them."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from typing import Final, final
+
+logger: Final = logging.getLogger("tracekit")
+
+# Operations are few; the bound only guards against names made at run time.
+_MAX_REMEMBERED: Final = 1_000
+
+
+@final
+class Diagnostics:
+    """What went wrong in this process so far."""
+
+    __slots__ = ("_lock", "_reported", "internal_errors")
+
+    def __init__(self) -> None:
+        self.internal_errors = 0
+        self._lock = threading.RLock()
+        self._reported: set[tuple[str, str]] = set()
+
+    def report(self, operation: str, what: str, error: BaseException | None = None) -> None:
+        """
+        Count a failure of ours and log the first of its kind.
+
+        The log line has the type of *error*, never its message: a message may quote a value.
+
+        Args:
+            operation: The span name, or the part of tracekit, that failed.
+            what: What failed there ("attribute 'order.id'").
+            error: The exception that was kept from the caller.
+        """
+        try:
+            with self._lock:
+                self.internal_errors += 1
+                key = (operation, what)
+                if key in self._reported or len(self._reported) >= _MAX_REMEMBERED:
+                    return
+                self._reported.add(key)
+            # Outside the lock: a logging handler may be traced itself.
+            logger.warning(
+                "%s: %s failed%s; the program goes on, further failures of this kind are only counted",
+                operation,
+                what,
+                f" ({type(error).__name__})" if error is not None else "",
+            )
+        except Exception:  # noqa: BLE001  # a log handler or the recursion limit: nothing is left to tell it to
+            return
+
+    def reset(self) -> None:
+        """Forget everything (tests)."""
+        self.internal_errors = 0
+        self._lock = threading.RLock()
+        self._reported = set()
+
+    def _renew_lock(self) -> None:
+        self._lock = threading.RLock()
+
+
+diagnostics: Final = Diagnostics()
+report_failure: Final = diagnostics.report
+
+if hasattr(os, "register_at_fork"):
+    # Another thread may have held the lock at the moment of the fork.
+    os.register_at_fork(after_in_child=diagnostics._renew_lock)  # pyright: ignore[reportPrivateUsage]

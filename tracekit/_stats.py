@@ -1,0 +1,81 @@
+"""Counting what happens to spans, so that every span made is accounted for."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import final
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """
+    What became of the spans of one pipeline, at one moment; all figures count spans.
+
+    It adds up: `started == sampled + not_sampled` and, once all spans have ended,
+    `sampled == exported + spooled + queued + sum(dropped.values())`.
+
+    Args:
+        started: Spans asked for.
+        sampled: Spans that record and are to be exported.
+        not_sampled: Spans the sampler left out.
+        exported: Spans an exporter has taken.
+        spooled: Spans kept on disk for later.
+        queued: Spans waiting in memory.
+        dropped: Spans lost, by reason.
+        internal_errors: Failures inside tracekit that were kept from the caller (in this process, not only this pipeline).
+    """
+
+    started: int = 0
+    sampled: int = 0
+    not_sampled: int = 0
+    exported: int = 0
+    spooled: int = 0
+    queued: int = 0
+    dropped: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    internal_errors: int = 0
+
+
+@final
+class Counters:
+    """The running figures of one pipeline; safe to use from any thread and from a signal handler."""
+
+    __slots__ = ("_counts", "_dropped", "_lock")
+
+    def __init__(self) -> None:
+        # Re-entrant: a signal handler or finaliser may end a span while this thread is counting one.
+        self._lock = threading.RLock()
+        self._counts: dict[str, int] = {}
+        self._dropped: dict[str, int] = {}
+
+    def add(self, figure: str, spans: int = 1) -> None:
+        """
+        Add *spans* to *figure*.
+
+        Args:
+            figure: A field of `Stats` that holds a number of spans: "started", "sampled", "exported", ...
+            spans: How many; negative takes back (a queue that empties).
+        """
+        with self._lock:
+            self._counts[figure] = self._counts.get(figure, 0) + spans
+
+    def drop(self, reason: str, spans: int = 1) -> None:
+        """Count *spans* as lost for *reason* (a short snake_case word: "queue_full", "export_failed")."""
+        with self._lock:
+            self._dropped[reason] = self._dropped.get(reason, 0) + spans
+
+    def snapshot(self, *, internal_errors: int = 0) -> Stats:
+        """Return the figures of this moment."""
+        with self._lock:
+            return Stats(
+                **self._counts, dropped=MappingProxyType(dict(self._dropped)), internal_errors=internal_errors
+            )
+
+    def reset_after_fork(self) -> None:
+        """Start from zero in a forked child: the parent accounts for what the parent made."""
+        self._lock = threading.RLock()
+        self._counts = {}
+        self._dropped = {}
