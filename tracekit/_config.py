@@ -64,9 +64,7 @@ class Runtime:
         """The provider set here, else OpenTelemetry's global one, else None."""
         return self._provider or _global_provider()
 
-    def use(
-        self, *, settings: Settings | None = None, provider: TracerProvider | None = None
-    ) -> Callable[[], None]:
+    def use(self, *, settings: Settings | None = None, provider: TracerProvider | None = None) -> Callable[[], None]:
         """
         Take *settings* and *provider* from now on (None: keep what there is).
 

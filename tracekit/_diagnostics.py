@@ -58,7 +58,8 @@ class Diagnostics:
         self._lock = threading.RLock()
         self._reported = set()
 
-    def _renew_lock(self) -> None:
+    def renew_lock(self) -> None:
+        """Free a forked child of a lock another thread may have held at the moment of the fork."""
         self._lock = threading.RLock()
 
 
@@ -66,5 +67,4 @@ diagnostics: Final = Diagnostics()
 report_failure: Final = diagnostics.report
 
 if hasattr(os, "register_at_fork"):
-    # Another thread may have held the lock at the moment of the fork.
-    os.register_at_fork(after_in_child=diagnostics._renew_lock)  # pyright: ignore[reportPrivateUsage]
+    os.register_at_fork(after_in_child=diagnostics.renew_lock)

@@ -26,7 +26,7 @@ class Stats:
         spooled: Spans kept on disk for later.
         queued: Spans waiting in memory.
         dropped: Spans lost, by reason.
-        internal_errors: Failures inside tracekit that were kept from the caller (in this process, not only this pipeline).
+        internal_errors: Failures inside tracekit kept from the caller (in this process, not only this pipeline).
     """
 
     started: int = 0
@@ -70,9 +70,7 @@ class Counters:
     def snapshot(self, *, internal_errors: int = 0) -> Stats:
         """Return the figures of this moment."""
         with self._lock:
-            return Stats(
-                **self._counts, dropped=MappingProxyType(dict(self._dropped)), internal_errors=internal_errors
-            )
+            return Stats(**self._counts, dropped=MappingProxyType(dict(self._dropped)), internal_errors=internal_errors)
 
     def reset_after_fork(self) -> None:
         """Start from zero in a forked child: the parent accounts for what the parent made."""

@@ -1,0 +1,42 @@
+"""What every test shares: Hypothesis's profiles, the event loop of async tests, the services on this machine."""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import Final
+
+import pytest
+from hypothesis import settings
+
+# A shared machine stalls: a deadline would test the machine. CI must not depend on luck, so it replays fixed examples.
+settings.register_profile("local", deadline=None)
+settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
+settings.load_profile("ci" if os.environ.get("CI") else "local")
+
+SERVICE_PORTS: Final = {"postgresql": 5432, "redis": 6379, "rabbitmq": 5672, "nats": 4222, "mqtt": 1883}
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(autouse=True)
+def _need_services(request: pytest.FixtureRequest) -> None:
+    """`@pytest.mark.services("redis")`: skip where Redis is not running, or fail if all services are promised."""
+    mark = request.node.get_closest_marker("services")
+    closed = [name for name in mark.args if not _is_open(SERVICE_PORTS[name])] if mark else []
+    if closed:
+        reason = f"nothing listens for {', '.join(closed)} on this machine"
+        if os.environ.get("TRACEKIT_REQUIRE_SERVICES"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+
+
+def _is_open(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=2).close()
+    except OSError:
+        return False
+    return True

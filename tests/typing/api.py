@@ -1,0 +1,1 @@
+"""What type checkers must see; checked by `make types`, never run."""
