@@ -1,0 +1,17 @@
+"""Making and delivering spans: the process's provider, and the pipeline its spans go through."""
+
+from __future__ import annotations
+
+from tracekit.recording.guards import EntropyIdGenerator, GuardedIdGenerator, GuardedSampler
+from tracekit.recording.pipeline import Pipeline
+from tracekit.recording.provider import PipelineSlot, TracerProvider, slot_of
+
+__all__ = [
+    "EntropyIdGenerator",
+    "GuardedIdGenerator",
+    "GuardedSampler",
+    "Pipeline",
+    "PipelineSlot",
+    "TracerProvider",
+    "slot_of",
+]

@@ -1,0 +1,146 @@
+"""Keeping failures of plugged-in parts (samplers, id generators, processors) from the code that makes spans."""
+
+from __future__ import annotations
+
+import secrets
+import signal
+from typing import TYPE_CHECKING, Final, final
+
+from opentelemetry.sdk.trace.id_generator import IdGenerator
+from opentelemetry.sdk.trace.sampling import Decision, Sampler, SamplingResult
+
+from tracekit._diagnostics import report_failure
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import CodeType
+
+    from opentelemetry.context import Context
+    from opentelemetry.trace import Link, SpanKind, TraceState
+    from opentelemetry.util.types import Attributes
+
+    from tracekit._stats import Counters
+
+# What a part may raise and be forgiven. Not KeyboardInterrupt and not the exceptions by which gevent and trio
+# end a task: those are meant for the program, and only happened to arrive here.
+FORGIVEN: Final = (Exception, SystemExit)
+
+
+def forgive(part: object, what: str, error: BaseException) -> None:
+    """
+    Report *error*, raised by *part* doing *what*; raise it again if a signal handler has raised it.
+
+    A handler runs wherever the main thread happens to be. A `sys.exit()` or a time limit raised there is
+    meant for the program, also when the program was just ending a span.
+    """
+    if _from_signal_handler(error):
+        raise error
+    report_failure(type(part).__name__, what, error)
+
+
+def _from_signal_handler(error: BaseException) -> bool:
+    handlers = {code for code in map(_handler_code, signal.valid_signals()) if code is not None}
+    step = error.__traceback__
+    while step is not None:
+        if step.tb_frame.f_code in handlers:
+            return True
+        step = step.tb_next
+    return False
+
+
+def _handler_code(signum: int) -> CodeType | None:
+    handler = signal.getsignal(signum)
+    return getattr(getattr(handler, "__func__", handler), "__code__", None)
+
+
+@final
+class GuardedSampler(Sampler):
+    """
+    Asks *sampler*, counts the spans it leaves out, and leaves out those it fails on.
+
+    Args:
+        sampler: Any sampler.
+        counters: Where `not_sampled` is counted.
+    """
+
+    def __init__(self, sampler: Sampler, counters: Counters) -> None:
+        self._sampler = sampler
+        self._counters = counters
+
+    def should_sample(
+        self,
+        parent_context: Context | None,
+        trace_id: int,
+        name: str,
+        kind: SpanKind | None = None,
+        attributes: Attributes = None,
+        links: Sequence[Link] | None = None,
+        trace_state: TraceState | None = None,
+    ) -> SamplingResult:
+        try:
+            answer = self._sampler.should_sample(parent_context, trace_id, name, kind, attributes, links)
+            sampled = answer.decision.is_sampled()
+        except FORGIVEN as error:
+            forgive(self._sampler, "should_sample", error)
+            answer, sampled = SamplingResult(Decision.DROP), False
+        if not sampled:
+            self._counters.add("not_sampled")
+        return answer
+
+    def get_description(self) -> str:
+        try:
+            return self._sampler.get_description()
+        except FORGIVEN as error:
+            forgive(self._sampler, "get_description", error)
+            return type(self._sampler).__name__
+
+
+@final
+class EntropyIdGenerator(IdGenerator):
+    """Ids from the operating system: a program's `random.seed()` and a fork cannot make two traces share one."""
+
+    def generate_span_id(self) -> int:
+        return secrets.randbits(64) or 1
+
+    def generate_trace_id(self) -> int:
+        return secrets.randbits(128) or 1
+
+    def is_trace_id_random(self) -> bool:
+        return True
+
+
+@final
+class GuardedIdGenerator(IdGenerator):
+    """Asks *generator*; where it fails or answers with no legal id, takes one from the operating system."""
+
+    def __init__(self, generator: IdGenerator) -> None:
+        self._generator = generator
+        self._fallback = EntropyIdGenerator()
+
+    def generate_span_id(self) -> int:
+        try:
+            made = self._generator.generate_span_id()
+            if 0 < made < 1 << 64:
+                return made
+            report_failure(type(self._generator).__name__, "generate_span_id")
+        except FORGIVEN as error:
+            forgive(self._generator, "generate_span_id", error)
+        return self._fallback.generate_span_id()
+
+    def generate_trace_id(self) -> int:
+        try:
+            made = self._generator.generate_trace_id()
+            if 0 < made < 1 << 128:
+                return made
+            report_failure(type(self._generator).__name__, "generate_trace_id")
+        except FORGIVEN as error:
+            forgive(self._generator, "generate_trace_id", error)
+        return self._fallback.generate_trace_id()
+
+    def is_trace_id_random(self) -> bool:
+        try:
+            # Older SDKs have no such question.
+            return bool(getattr(self._generator, "is_trace_id_random", bool)())
+        except FORGIVEN as error:
+            forgive(self._generator, "is_trace_id_random", error)
+            return False

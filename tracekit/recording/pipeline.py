@@ -1,0 +1,183 @@
+"""What a span goes through from start to export; one pipeline for each `configure()`."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING, Final, final
+
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import SpanProcessor
+
+from tracekit._diagnostics import report_failure
+from tracekit.recording.guards import FORGIVEN, forgive
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from opentelemetry.context import Context
+    from opentelemetry.sdk.trace import ReadableSpan, Span, SpanLimits
+    from opentelemetry.sdk.trace.id_generator import IdGenerator
+    from opentelemetry.sdk.trace.sampling import Sampler
+
+    from tracekit._stats import Counters
+
+_HURRY_TIMEOUT_MS: Final = 1_000
+
+
+@final
+class Pipeline(SpanProcessor):
+    """
+    Serves every processor, whatever the others do, and keeps count.
+
+    Args:
+        processors: Served in this order.
+        counters: Where spans are counted.
+        sampler: Decides for the spans of this pipeline (None: all are sampled).
+        make_resource: What the spans are about; asked again in a forked child.
+        limits: Limits of a span (None: the SDK's).
+        id_generator: Makes ids (None: from the operating system).
+    """
+
+    def __init__(
+        self,
+        processors: Sequence[SpanProcessor],
+        counters: Counters,
+        *,
+        sampler: Sampler | None = None,
+        make_resource: Callable[[], Resource] = Resource.get_empty,
+        limits: SpanLimits | None = None,
+        id_generator: IdGenerator | None = None,
+    ) -> None:
+        self.counters: Final = counters
+        self.sampler: Final = sampler
+        self.make_resource: Final = make_resource
+        self.limits: Final = limits
+        self.id_generator: Final = id_generator
+        self._successor: Pipeline | None = None
+        self._added: tuple[SpanProcessor, ...] = ()
+        self._processors = tuple(processors)
+        self._closed = False
+        self._hurry = False
+
+    def add(self, processor: SpanProcessor) -> None:
+        """Serve *processor* too, after the others and also in the pipeline that takes this one's place."""
+        self._added += (processor,)
+        self._processors += (processor,)
+
+    def give_way_to(self, successor: Pipeline) -> None:
+        """Leave to *successor* the processors that were added, and the spans that end from now on."""
+        for processor in self._added:
+            successor.add(processor)
+        self._processors = tuple(p for p in self._processors if p not in self._added)
+        self._successor = successor
+
+    def reset_after_fork(self) -> None:
+        """Count from zero: the parent accounts for its own spans."""
+        self.counters.reset_after_fork()
+
+    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
+        if span.context.trace_flags.sampled:  # pyright: ignore[reportOptionalMemberAccess]  # a started span has one
+            self.counters.add("sampled")
+        for processor in self._processors:
+            try:
+                processor.on_start(span, parent_context)
+            except FORGIVEN as error:
+                forgive(processor, "on_start", error)
+
+    def _on_ending(self, span: Span) -> None:
+        for processor in self._processors:
+            try:
+                processor._on_ending(span)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  # the SDK's hook
+            except FORGIVEN as error:
+                forgive(processor, "on_ending", error)
+
+    def on_end(self, span: ReadableSpan) -> None:
+        if self._closed:
+            self._hand_over(span)
+            return
+        for processor in self._processors:
+            try:
+                processor.on_end(span)
+            except FORGIVEN as error:
+                forgive(processor, "on_end", error)
+        if self._hurry and (span.parent is None or span.parent.is_remote):
+            self.flush(_HURRY_TIMEOUT_MS)
+
+    def _hand_over(self, span: ReadableSpan) -> None:
+        """Give a span that outlived this pipeline to the one that took its place, in the books too."""
+        if not span.context or not span.context.trace_flags.sampled:
+            return
+        successor = self._successor
+        if successor is None:
+            self.counters.drop("after_shutdown")
+            return
+        self.counters.add("sampled", -1)
+        successor.counters.add("sampled")
+        successor.on_end(span)
+
+    def hurry(self) -> None:
+        """From now on export each local trace as it ends: the process may be gone at any moment."""
+        self._hurry = True
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        """Flush every processor (the SDK's name for `flush`)."""
+        return self.flush(timeout_millis)
+
+    def flush(self, timeout_ms: int) -> bool:
+        """
+        Flush all processors at once, within *timeout_ms* together.
+
+        Returns:
+            Whether everything that had ended when called has been exported.
+        """
+        lost = self._lost()
+        flushed = _in_time(
+            [(p, "force_flush", lambda left, p=p: p.force_flush(left) is not False) for p in self._processors],
+            timeout_ms,
+        )
+        return flushed and self._lost() == lost
+
+    def shutdown(self, timeout_ms: int = 30_000) -> bool:
+        """
+        Flush and shut down all processors, within *timeout_ms* together; only the first call does anything.
+
+        Returns:
+            Whether everything was exported.
+        """
+        if self._closed:
+            return True
+        deadline = time.monotonic() + timeout_ms / 1000
+        flushed = self.flush(timeout_ms)
+        self._closed = True
+        left_ms = max(0, int((deadline - time.monotonic()) * 1000))
+        closed = _in_time([(p, "shutdown", lambda _, p=p: p.shutdown() is None) for p in self._processors], left_ms)
+        return flushed and closed
+
+    def _lost(self) -> int:
+        return sum(self.counters.snapshot().dropped.values())
+
+
+def _in_time(jobs: Sequence[tuple[object, str, Callable[[int], bool]]], timeout_ms: int) -> bool:
+    """Run all *jobs* at once, wait for *timeout_ms* at most; a job that takes longer is left behind."""
+    deadline = time.monotonic() + timeout_ms / 1000
+    succeeded: list[bool] = []
+
+    def run(part: object, what: str, job: Callable[[int], bool]) -> None:
+        try:
+            succeeded.append(job(timeout_ms))
+        except BaseException as error:  # noqa: BLE001  # on a thread of ours nothing is meant for the program
+            report_failure(type(part).__name__, what, error)
+
+    threads: list[threading.Thread] = []
+    for job in jobs:
+        thread = threading.Thread(target=run, args=job, name="tracekit-flush", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # the interpreter is going down, or no thread is to be had
+            run(*job)
+        else:
+            threads.append(thread)
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
+    return len(succeeded) == len(jobs) and all(succeeded)
