@@ -20,6 +20,8 @@ LAYERS: Final = (
     ("_diagnostics", "_redaction"),
     ("_attributes",),
     ("_config",),
+    ("_w3c", "_context_block"),
+    ("_carriers",),
     ("_naming", "propagation"),
     ("_extractors",),
     ("_parameters",),

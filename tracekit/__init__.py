@@ -25,6 +25,12 @@ if TYPE_CHECKING:
     from tracekit._extractors import result as result
     from tracekit.configuration import Tracing as Tracing
     from tracekit.configuration import configure as configure
+    from tracekit.propagation import extract as extract
+    from tracekit.propagation import get_baggage as get_baggage
+    from tracekit.propagation import inject as inject
+    from tracekit.propagation import remote_parent as remote_parent
+    from tracekit.propagation import set_baggage as set_baggage
+    from tracekit.propagation import use_context as use_context
 
 # Each name is imported on first use, so that `import tracekit` loads no SDK, exporter or framework.
 _ROOMS: Final = {
@@ -45,6 +51,12 @@ _ROOMS: Final = {
     "current_span_id": "_current",
     "configure": "configuration",
     "Tracing": "configuration",
+    "inject": "propagation",
+    "extract": "propagation",
+    "use_context": "propagation",
+    "remote_parent": "propagation",
+    "set_baggage": "propagation",
+    "get_baggage": "propagation",
 }
 
 __all__ = [  # noqa: PLE0604  # the names are the keys

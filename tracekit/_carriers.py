@@ -1,0 +1,235 @@
+"""
+Reading and writing carriers: headers in the shapes that libraries give them, told apart by shape.
+
+A shape is one of three: a mapping or header object, pairs, or something that has one of these inside (`headers`).
+No library is imported for it. Functions here may raise what a carrier raises; `tracekit.propagation` keeps that in.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from tracekit._w3c import MAX_LENGTH
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator
+
+# Against hostile carriers; an environment with thousands of variables is the largest honest one.
+_MAX_FIELDS: Final = 4_096
+_MAX_NAME_LENGTH: Final = 256
+_MAX_DEPTH: Final = 3  # message.properties.UserProperty
+
+# Where objects keep their headers: requests, responses and messages of HTTP libraries, Kafka, AMQP, NATS, Celery;
+# CloudEvents; gRPC's servicer context; AMQP 1.0; MQTT v5.
+_ATTRIBUTES: Final = (
+    "headers",
+    "get_attributes",
+    "invocation_metadata",
+    "application_properties",
+    "UserProperty",
+    "properties",
+)
+# Where dicts keep them: ASGI scopes and messages, Lambda events; SQS and SNS messages.
+_KEYS: Final = ("headers", "MessageAttributes", "messageAttributes")
+# What holds the text of an SQS or SNS message attribute: boto3, Lambda, SNS notifications.
+_ATTRIBUTE_VALUES: Final = ("StringValue", "stringValue", "Value")
+
+_WSGI: Final = "REQUEST_METHOD"
+_MISSING: Final = object()
+
+
+class _Spelling(NamedTuple):
+    """How one shape of carrier writes a field."""
+
+    name: Callable[[str], Any]
+    value: Callable[[str], Any]
+
+
+_AS_IT_IS: Final = _Spelling(str, str)
+_BYTES: Final = _Spelling(str.encode, str.encode)
+_KAFKA: Final = _Spelling(str, str.encode)
+_ENVIRONMENT: Final = _Spelling(lambda name: name.upper().replace("-", "_"), str)
+_CGI: Final = _Spelling(lambda name: "HTTP_" + name.upper().replace("-", "_"), str)
+_MESSAGE_ATTRIBUTES: Final = _Spelling(str, lambda value: {"StringValue": value, "DataType": "String"})
+
+
+def read(carrier: object) -> dict[str, list[str]]:
+    """
+    Return the fields of *carrier*: lower-case names, and every value each has.
+
+    A value too long for any propagator counts as one, but is empty.
+
+    Raises:
+        TypeError: *carrier* has no shape known here.
+    """
+    fields: dict[str, list[str]] = {}
+    for key, value in islice(_pairs(carrier), _MAX_FIELDS):
+        name = _field_name(key)
+        if name is not None:
+            fields.setdefault(name, []).extend(_texts(value))
+    return fields
+
+
+def write(carrier: Any, fields: Mapping[str, str], stale: Collection[str] = ()) -> Any:
+    """
+    Write *fields* into *carrier* in its own spelling, and take out what it holds of them and of *stale*.
+
+    Returns:
+        The carrier; a new one for a tuple.
+
+    Raises:
+        TypeError: *carrier* cannot be changed, or has no shape known here.
+    """
+    return _write(carrier, fields, {*fields, *stale})
+
+
+def _pairs(carrier: Any, depth: int = _MAX_DEPTH) -> Iterator[tuple[object, object]]:
+    inner = _inside(carrier)
+    if inner is not _MISSING and depth:
+        yield from _pairs(inner, depth - 1)
+    elif carrier is not None:
+        for pair in _items(carrier):
+            try:
+                key, value = pair
+            except (TypeError, ValueError):  # one malformed pair must not cost the others
+                continue
+            yield key, value
+
+
+def _items(carrier: Any) -> Iterable[Any]:
+    # httpx joins the values of one name in `items()`.
+    items = getattr(carrier, "multi_items", None) or getattr(carrier, "items", None)
+    if callable(items):
+        pairs: Iterable[Any] = items()
+        if isinstance(carrier, dict) and _WSGI in carrier:
+            # Servers put their own environment beside the request's headers: its TRACEPARENT is another one.
+            return (pair for pair in pairs if str(pair[0]).startswith("HTTP_"))
+        return pairs
+    if isinstance(carrier, Iterable) and not isinstance(carrier, str | bytes):
+        return carrier
+    msg = f"a {type(carrier).__name__} is no carrier; expected a mapping, pairs, or something with `headers`"
+    raise TypeError(msg)
+
+
+def _inside(carrier: Any) -> Any:
+    """Return the carrier that *carrier* keeps inside, or `_MISSING`."""
+    if isinstance(carrier, dict):
+        for key in _KEYS:
+            inner = carrier.get(key)
+            if inner is not None and not isinstance(inner, str | bytes):
+                return inner
+    elif type(carrier) not in (list, tuple):
+        found = _MISSING
+        for name in _ATTRIBUTES:
+            inner = getattr(carrier, name, _MISSING)
+            inner = inner() if callable(inner) else inner
+            if inner is not _MISSING:
+                found = inner
+            if inner is not None and inner is not _MISSING:
+                break
+        return found
+    return _MISSING
+
+
+def _field_name(key: object) -> str | None:
+    name = _text(key, _MAX_NAME_LENGTH)
+    if name and "_" in name and name.isupper():
+        name = name.removeprefix("HTTP_").replace("_", "-")
+    return name.lower() if name else None
+
+
+def _texts(value: object) -> list[str]:
+    values: Iterable[object] = (value,)
+    if isinstance(value, Mapping):
+        values = (value.get(name) for name in _ATTRIBUTE_VALUES)
+    elif isinstance(value, list | tuple):
+        values = islice(value, _MAX_FIELDS)
+    return [text for text in (_text(item, MAX_LENGTH) for item in values) if text is not None]
+
+
+def _text(value: object, limit: int) -> str | None:
+    if isinstance(value, str | bytes | bytearray | memoryview):
+        if len(value) > limit:
+            return ""
+        # Latin-1 never fails; what is not ASCII is refused by the rules of each header.
+        return value if isinstance(value, str) else bytes(value).decode("latin-1")
+    return None
+
+
+def _write(carrier: Any, fields: Mapping[str, str], stale: Collection[str], spelling: _Spelling | None = None) -> Any:
+    if isinstance(carrier, dict):
+        for key in _KEYS:
+            if key in carrier and not isinstance(carrier[key], str | bytes):
+                inner = {} if carrier[key] is None else carrier[key]
+                carrier[key] = _write(inner, fields, stale, _spelling_inside(carrier, key))
+                return carrier
+        _write_mapping(carrier, fields, stale, spelling or _spelling_of(carrier))
+    elif isinstance(carrier, list):
+        _write_pairs(carrier, fields, stale, spelling)
+    elif type(carrier) is tuple:
+        pairs = list(carrier)
+        _write_pairs(pairs, fields, stale, spelling)
+        return tuple(pairs)
+    else:
+        _write_object(carrier, fields, stale)
+    return carrier
+
+
+def _write_object(carrier: Any, fields: Mapping[str, str], stale: Collection[str]) -> None:
+    for name in _ATTRIBUTES:
+        inner = getattr(carrier, name, _MISSING)
+        # What a method returns may be a copy; of the attributes only `headers` is None where there are none yet.
+        if inner is _MISSING or callable(inner) or (inner is None and name != "headers"):
+            continue
+        changed = _write({} if inner is None else inner, fields, stale)
+        if changed is not inner:
+            setattr(carrier, name, changed)
+        return
+    if hasattr(carrier, "__setitem__"):
+        _write_mapping(carrier, fields, stale, _ENVIRONMENT if carrier is os.environ else _AS_IT_IS)
+    elif hasattr(carrier, "get_attributes"):  # CloudEvents 2 hands out the attributes themselves
+        _write_mapping(carrier.get_attributes(), fields, stale, _AS_IT_IS)
+    else:
+        msg = f"a {type(carrier).__name__} cannot be written to; expected a dict, a list of pairs or mutable headers"
+        raise TypeError(msg)
+
+
+def _write_mapping(carrier: Any, fields: Mapping[str, str], stale: Collection[str], spelling: _Spelling) -> None:
+    for key in list(carrier.keys() if hasattr(carrier, "keys") else carrier):
+        # The second of two spellings is gone already where headers know no case.
+        if _field_name(key) in stale and key in carrier:
+            del carrier[key]
+    for name, value in fields.items():
+        carrier[spelling.name(name)] = spelling.value(value)
+
+
+def _write_pairs(
+    carrier: list[Any], fields: Mapping[str, str], stale: Collection[str], spelling: _Spelling | None
+) -> None:
+    sample = carrier[0] if carrier else ("", b"")
+    if spelling is None:
+        spelling = _Spelling(*(str.encode if isinstance(part, bytes) else str for part in sample))
+    pair = list if isinstance(sample, list) else tuple
+    carrier[:] = [old for old in carrier if _field_name(old[0]) not in stale]
+    carrier.extend(pair((spelling.name(name), spelling.value(value))) for name, value in fields.items())
+
+
+def _spelling_of(carrier: dict[Any, Any]) -> _Spelling:
+    if _WSGI in carrier:
+        return _CGI
+    if "PATH" in carrier:  # a copy of `os.environ`, for a subprocess
+        return _ENVIRONMENT
+    key, value = next(iter(carrier.items()), ("", ""))
+    if isinstance(key, bytes):
+        return _BYTES
+    return _MESSAGE_ATTRIBUTES if isinstance(value, Mapping) and "DataType" in value else _AS_IT_IS
+
+
+def _spelling_inside(carrier: dict[Any, Any], key: str) -> _Spelling | None:
+    if key != "headers":
+        return _MESSAGE_ATTRIBUTES
+    # An ASGI scope or message has a type, and pairs of bytes even where it has none yet.
+    return _BYTES if isinstance(carrier.get("type"), str) and isinstance(carrier[key], list | tuple) else None

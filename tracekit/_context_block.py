@@ -1,0 +1,91 @@
+"""A context that is current for a block. Outside of spans, nothing else in tracekit attaches a context."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Final, final
+
+from opentelemetry import context as context_api
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from opentelemetry.context import Context
+
+
+@final
+class _Frame:
+    """One entry into a block."""
+
+    __slots__ = ("context", "ended", "outer", "previous")
+
+    def __init__(self, context: Context, previous: Context) -> None:
+        self.context = context
+        self.ended = False
+        self.outer, self.previous = _skip_ended(_innermost.get(), previous)
+
+
+# The blocks open here, innermost first. A token of OpenTelemetry's `attach` knows only one way out: its `detach` logs
+# an error in another task, and out of order it brings back a context that has ended.
+_innermost: ContextVar[_Frame | None] = ContextVar("tracekit_context_block", default=None)
+
+
+def _skip_ended(frame: _Frame | None, context: Context) -> tuple[_Frame | None, Context]:
+    """Return the first block from *frame* outwards that is still open, and *context* without those that are not."""
+    while frame is not None and frame.ended:
+        if context is frame.context:
+            context = frame.previous
+        frame = frame.outer
+    return frame, context
+
+
+@final
+class ContextBlock:
+    """
+    Makes *context* current inside `with` or `async with`; may be entered again, also from other threads and tasks.
+
+    Leaving it brings back the context from before, whatever was attached inside. Where that would be wrong (blocks that
+    overlap, a generator closed by another task) it changes nothing, and the blocks around repair it when they end.
+
+    Args:
+        context: The context to make current.
+        previous: The context to come back to, where *context* is current already; None: attach *context*.
+    """
+
+    __slots__ = ("_context", "_frames", "_previous")
+
+    def __init__(self, context: Context, previous: Context | None = None) -> None:
+        self._context: Final = context
+        self._previous: Final = previous
+        self._frames: Final[list[_Frame]] = []
+
+    def __enter__(self) -> Context:
+        previous = self._previous
+        if previous is None:
+            previous = context_api.get_current()
+            context_api.attach(self._context)
+        frame = _Frame(self._context, previous)
+        self._frames.append(frame)
+        _innermost.set(frame)
+        return self._context
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        innermost = _innermost.get()
+        if innermost is not None and innermost in self._frames:
+            self._frames.remove(innermost)
+            outer, context = _skip_ended(innermost.outer, innermost.previous)
+            context_api.attach(context)
+            _innermost.set(outer)
+            innermost.ended = True
+        elif self._frames:
+            self._frames.pop().ended = True
+
+    async def __aenter__(self) -> Context:
+        return self.__enter__()
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.__exit__(exc_type, exc, traceback)
