@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 # import each other. A new file gets its row first.
 LAYERS: Final = (
     ("errors", "_semconv", "_version", "_stats", "typing"),
-    ("_diagnostics", "_redaction"),
+    ("_diagnostics", "_environment", "_redaction"),
     ("_attributes",),
     ("_config",),
     ("_w3c", "_context_block"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import final
@@ -43,13 +43,14 @@ class Stats:
 class Counters:
     """The running figures of one pipeline; safe to use from any thread and from a signal handler."""
 
-    __slots__ = ("_counts", "_dropped", "_lock")
+    __slots__ = ("_counts", "_dropped", "_lock", "_queues")
 
     def __init__(self) -> None:
         # Re-entrant: a signal handler or finaliser may end a span while this thread is counting one.
         self._lock = threading.RLock()
         self._counts: dict[str, int] = {}
         self._dropped: dict[str, int] = {}
+        self._queues: list[Callable[[], int]] = []
 
     def add(self, figure: str, spans: int = 1) -> None:
         """
@@ -57,7 +58,7 @@ class Counters:
 
         Args:
             figure: A field of `Stats` that holds a number of spans: "started", "sampled", "exported", ...
-            spans: How many; negative takes back (a queue that empties).
+            spans: How many; negative takes back.
         """
         with self._lock:
             self._counts[figure] = self._counts.get(figure, 0) + spans
@@ -67,10 +68,21 @@ class Counters:
         with self._lock:
             self._dropped[reason] = self._dropped.get(reason, 0) + spans
 
+    def watch_queue(self, waiting: Callable[[], int]) -> None:
+        """Ask *waiting* for the spans of one more queue at each snapshot, so that no span pays for counting it."""
+        self._queues.append(waiting)
+
+    @property
+    def lock(self) -> threading.RLock:
+        """Hold this lock while spans go from one figure to another: no snapshot sees them twice, or nowhere."""
+        return self._lock
+
     def snapshot(self, *, internal_errors: int = 0) -> Stats:
         """Return the figures of this moment."""
         with self._lock:
-            return Stats(**self._counts, dropped=MappingProxyType(dict(self._dropped)), internal_errors=internal_errors)
+            figures = dict(self._counts)
+            figures["queued"] = figures.get("queued", 0) + sum(waiting() for waiting in self._queues)
+            return Stats(**figures, dropped=MappingProxyType(dict(self._dropped)), internal_errors=internal_errors)
 
     def reset_after_fork(self) -> None:
         """Start from zero in a forked child: the parent accounts for what the parent made."""
