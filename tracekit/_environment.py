@@ -95,7 +95,9 @@ class Environment:
             key, equals, text = item.partition("=")
             if not equals or not key.strip():
                 # The value may be a secret (headers): only its name is shown.
-                raise wrong_variable(name, "...", "key=value pairs with commas between (write a comma in a value as %2C)")
+                raise wrong_variable(
+                    name, "...", "key=value pairs with commas between (write a comma in a value as %2C)"
+                )
             pairs[unquote(key.strip())] = unquote(text.strip())
         return pairs
 

@@ -1,0 +1,155 @@
+"""`traced_block`: a span around a block of code, with `with` or `async with`."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Final, cast, final
+
+from opentelemetry import trace as trace_api
+from opentelemetry.trace import Span, SpanKind, TracerProvider
+
+from tracekit._context import current_context
+from tracekit._naming import module_service
+from tracekit._operation import Kind, Operation, Options
+from tracekit._span import ACTIVE_KEY, ActiveSpan, start
+
+_NO_ARGUMENTS: Final[dict[str, Any]] = {}
+
+
+@final
+class traced_block:  # noqa: N801  # reads as a verb where it is used
+    """
+    Trace a block: `with traced_block("payments.charge", {"order.id": 7}) as span:`; `async with` works alike.
+
+    Each use makes a new span; one object can be entered again, also from inside itself.
+
+    Args:
+        name: Used as it is if it has a dot; else the operation of the enclosing traced operation's service, or of the
+            calling module's.
+        attributes: Keys to values, given at the start of the span.
+        service: What stands before the dot.
+        kind: A `SpanKind` or its name in lower case.
+        expected: Exception classes that are recorded but leave the status unset.
+        record_exception: Whether an exception adds an event.
+        set_status: Whether the outcome sets the status.
+        root: Start a new trace, linked to the current one.
+        parent: Continue the trace of this carrier or context.
+        links: Carriers, contexts or spans to link to.
+        sample: Ratio of the traces begun here that are kept, from 0.0 to 1.0.
+        tracer_provider: Make the span with this provider, whatever `configure` has set.
+        enabled: False makes no span.
+
+    Raises:
+        InstrumentationError: An option is wrong.
+
+    Source: OpenTelemetry specification, trace/api.md#span.
+    """
+
+    __slots__ = ("_attributes", "_entered", "_module", "_name", "_options")
+
+    def __init__(
+        self,
+        name: str,
+        attributes: Mapping[str, Any] | None = None,
+        *,
+        service: str | None = None,
+        kind: SpanKind | Kind = SpanKind.INTERNAL,
+        expected: type[BaseException] | tuple[type[BaseException], ...] = (),
+        record_exception: bool = True,
+        set_status: bool = True,
+        root: bool = False,
+        parent: Any = None,
+        links: Any = None,
+        sample: float | None = None,
+        tracer_provider: TracerProvider | None = None,
+        enabled: bool = True,
+    ) -> None:
+        self._name = name
+        self._attributes = attributes
+        self._options = (
+            service,
+            kind,
+            expected,
+            record_exception,
+            set_status,
+            root,
+            parent,
+            links,
+            sample,
+            tracer_provider,
+            enabled,
+        )
+        # Only a name without a dot asks where it stands.
+        needs_module = service is None and "." not in str(name)
+        self._module: str = sys._getframe(1).f_globals.get("__name__", "") if needs_module else ""  # noqa: SLF001  # as logging does
+        self._entered: list[ActiveSpan] = []
+        if enabled is not True or not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            self._operation()
+
+    def __enter__(self) -> Span:
+        operation = self._operation()
+        active = None
+        if self._options[-1]:
+            active = start(operation, (), _NO_ARGUMENTS, self._attributes)
+        if active is None:
+            return trace_api.INVALID_SPAN
+        self._entered.append(active)
+        return active.span
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if not self._entered:
+            return
+        # Entered more than once, perhaps by several tasks: the one that is current here is the one that ends.
+        active = current_context().get(ACTIVE_KEY)
+        if len(self._entered) > 1 and active in self._entered:
+            self._entered.remove(cast("ActiveSpan", active))
+        else:
+            active = self._entered.pop()
+        cast("ActiveSpan", active).finish(exc)
+
+    async def __aenter__(self) -> Span:
+        return self.__enter__()
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.__exit__(exc_type, exc, traceback)
+
+    def _operation(self) -> Operation:
+        module = self._module
+        service = self._options[0]
+        if service is None and module:
+            enclosing = current_context().get(ACTIVE_KEY)
+            service = enclosing.service if isinstance(enclosing, ActiveSpan) else module_service(module)
+        options = (service, *self._options[1:])
+        try:
+            return _cached_operation(self._name, options)
+        except TypeError:
+            # A carrier in the options: nothing to remember it by.
+            return _operation(self._name, options)
+
+
+def _operation(name: str, options: tuple[Any, ...]) -> Operation:
+    return Operation(None, name, "", cast("Options", dict(zip(_OPTIONS, options, strict=True))))
+
+
+_OPTIONS: Final = (
+    "service",
+    "kind",
+    "expected",
+    "record_exception",
+    "set_status",
+    "root",
+    "parent",
+    "links",
+    "sample",
+    "tracer_provider",
+    "enabled",
+)
+# Compiling an operation takes 10 µs. Bounded, as a program may make names at run time.
+_cached_operation: Final = functools.lru_cache(maxsize=1_024)(_operation)

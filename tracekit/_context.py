@@ -1,0 +1,27 @@
+"""The current OpenTelemetry context, read and replaced at the cost of the context variable that holds it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from opentelemetry import context as context_api
+from opentelemetry import trace as trace_api
+from opentelemetry.context import Context
+from opentelemetry.context.contextvars_context import ContextVarsRuntimeContext
+
+# The key under which a context holds its span, asked of the public function that writes it.
+SPAN_KEY: Final[str] = next(iter(trace_api.set_span_in_context(trace_api.INVALID_SPAN, Context())))
+
+
+def _access() -> tuple[Callable[[], Context], Callable[[Context], Any]]:
+    # The public functions cost 0.15 µs more a call than the variable itself; any other runtime context goes through them.
+    runtime_context: object = getattr(context_api, "_RUNTIME_CONTEXT", None)
+    if type(runtime_context) is ContextVarsRuntimeContext:
+        variable = runtime_context._current_context  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+        return variable.get, variable.set
+    return context_api.get_current, context_api.attach
+
+
+# Replacing needs no token: who leaves looks first whether the context is still its own (see _span.ActiveSpan.leave).
+current_context, replace_context = _access()

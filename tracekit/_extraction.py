@@ -1,0 +1,334 @@
+"""
+What one operation records of its arguments and its result: options checked and compiled when decorating.
+
+Nothing here runs before the span is known to record, and nothing here raises at call time.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, TypeAlias, cast, final
+
+from tracekit._attributes import AttributeValue, attribute_items, put, scalar_value
+from tracekit._config import Settings
+from tracekit._diagnostics import report_failure
+from tracekit._extractors import Path, follow
+from tracekit._parameters import Parameters
+from tracekit._redaction import REDACTED
+from tracekit._semconv import RETURN_VALUE
+from tracekit.errors import InstrumentationError
+
+Attributes: TypeAlias = "dict[str, AttributeValue]"
+_Values: TypeAlias = "tuple[Any, ...]"
+_ArgumentReader: TypeAlias = Callable[[_Values, Settings, Attributes], None]
+_ResultReader: TypeAlias = Callable[[Any, Settings, Attributes], None]
+
+_WHOLE: Final = "attributes"
+
+
+@final
+class Extraction:
+    """
+    The compiled attribute options of one operation.
+
+    Args:
+        func: The callable; None for a block.
+        name: The span name, for messages.
+        attributes: A mapping of keys to constants, paths and extractors, a callable returning a mapping, or a sequence of these.
+        capture: Names of arguments; True: every scalar one; False: none; None: as the settings say.
+        capture_result: True, a path, a callable, or a mapping of keys to paths and callables.
+
+    Raises:
+        InstrumentationError: An option is malformed or asks for what the callable does not have.
+    """
+
+    __slots__ = ("_argument_readers", "_by_default", "_name", "_parameters", "_result_readers", "constants")
+
+    def __init__(
+        self,
+        func: Callable[..., Any] | None,
+        name: str,
+        attributes: object = None,
+        capture: object = None,
+        capture_result: object = None,
+    ) -> None:
+        self._name = name
+        self._parameters = Parameters(func)
+        self.constants: dict[str, Any] = {}
+        self._argument_readers: list[_ArgumentReader] = []
+        self._result_readers: list[_ResultReader] = []
+
+        for part in self._parts(attributes):
+            if callable(part):
+                self._argument_readers.append(self._whole(part))
+            else:
+                for key, value in cast("Mapping[str, object]", part).items():
+                    self._add(key, value)
+        for parameter, key in self._parameters.marked.items():
+            self._argument_readers.append(self._path(key, Path(parameter, of_result=False)))
+        self._add_captured(capture)
+        self._add_result(capture_result)
+        self._by_default = capture is None and attributes is None and not self._parameters.marked
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all annotations could be read; if not, the operation compiles once more at its first call."""
+        return self._parameters.annotations_are_known
+
+    @property
+    def reads_result(self) -> bool:
+        """Whether the return value is asked for anything."""
+        return bool(self._result_readers)
+
+    def of_arguments(self, args: _Values, kwargs: dict[str, Any], settings: Settings) -> Attributes:
+        """Return the attributes of a call with *args* and *kwargs*; those that fail are left out and counted."""
+        attributes: Attributes = {}
+        by_default = self._by_default and settings.capture_arguments
+        if not by_default and not self._argument_readers:
+            return attributes
+        try:
+            values = self._parameters.bind(*args, **kwargs)
+        except TypeError:
+            # A wrong call: Python is about to say so itself.
+            return attributes
+        if by_default:
+            self._scalars(values, settings, attributes)
+        for reader in self._argument_readers:
+            reader(values, settings, attributes)
+        return attributes
+
+    def of_result(self, result: Any, settings: Settings) -> Attributes:
+        """Return the attributes of *result*; those that fail are left out and counted."""
+        attributes: Attributes = {}
+        for reader in self._result_readers:
+            reader(result, settings, attributes)
+        return attributes
+
+    def option(self, given: object, name: str) -> Callable[[_Values, dict[str, Any]], Any]:
+        """
+        Return what reads the option *given* (an extractor, a path or a plain value) for a call; None where it fails.
+
+        Raises:
+            InstrumentationError: It asks for a parameter there is not.
+        """
+        read: Callable[[_Values], Any]
+        if isinstance(given, Path):
+            self._require(given.steps[0], name, "arg('{}')")
+            get = self._parameters.getter(given.steps[0])
+            read = lambda values: follow(get(values), given.steps[1:])  # noqa: E731  # three of a kind
+        elif callable(given):
+            read = self._caller(given, name)
+        else:
+            read = lambda _values: given  # noqa: E731  # as above
+        operation, bind = self._name, self._parameters.bind
+
+        def option(args: _Values, kwargs: dict[str, Any]) -> Any:
+            try:
+                return read(bind(*args, **kwargs))
+            except Exception as error:  # noqa: BLE001  # user code, or a wrong call
+                report_failure(operation, name, error)
+                return None
+
+        return option
+
+    # --- attributes= -------------------------------------------------------------------------------------------------
+
+    def _parts(self, attributes: object) -> Sequence[object]:
+        if attributes is None:
+            return ()
+        parts = cast("Sequence[object]", attributes) if isinstance(attributes, (list, tuple)) else (attributes,)
+        for part in parts:
+            if isinstance(part, Path) or not (isinstance(part, Mapping) or callable(part)):
+                msg = (
+                    f"attributes of {self._name} got {part!r}, expected a mapping of keys to constants or extractors, or a "
+                    f"callable that returns one. Write attributes={{'order.id': arg('order.id')}}."
+                )
+                raise InstrumentationError(msg)
+        return parts
+
+    def _add(self, key: object, value: object) -> None:
+        if not isinstance(key, str) or not key:
+            msg = f"attributes of {self._name} has the key {key!r}, expected a non-empty string. Write 'order.id'."
+            raise InstrumentationError(msg)
+        if isinstance(value, Path) and value.of_result:
+            self._result_readers.append(self._result_path(key, value))
+        elif isinstance(value, Path):
+            self._argument_readers.append(self._path(key, value))
+        elif callable(value) and not isinstance(value, type):
+            self._argument_readers.append(self._extractor(key, value))
+        else:
+            self.constants[key] = value
+
+    def _path(self, key: str, path: Path) -> _ArgumentReader:
+        parameter, *steps = path.steps
+        self._require(parameter, f"attributes[{key!r}]", "arg('" + ".".join(("{}", *steps)) + "')")
+        get, name, source = self._parameters.getter(parameter), self._name, path.text
+
+        def read(values: _Values, settings: Settings, attributes: Attributes) -> None:
+            try:
+                if settings.redactor.hides(source):
+                    attributes[key] = REDACTED
+                    return
+                put(attributes, key, follow(get(values), steps), settings.redactor, settings.string_limit, name)
+            except Exception as error:  # noqa: BLE001  # user objects on the way
+                report_failure(name, f"attribute {key!r}", error)
+
+        return read
+
+    def _extractor(self, key: str, extractor: Callable[..., Any]) -> _ArgumentReader:
+        call, name = self._caller(extractor, f"attributes[{key!r}]"), self._name
+
+        def read(values: _Values, settings: Settings, attributes: Attributes) -> None:
+            try:
+                put(attributes, key, call(values), settings.redactor, settings.string_limit, name)
+            except Exception as error:  # noqa: BLE001  # user code
+                report_failure(name, f"attribute {key!r}", error)
+
+        return read
+
+    def _whole(self, extractor: Callable[..., Any]) -> _ArgumentReader:
+        call, name = self._caller(extractor, _WHOLE), self._name
+
+        def read(values: _Values, settings: Settings, attributes: Attributes) -> None:
+            try:
+                items = call(values)
+                attributes.update(attribute_items(items, settings.redactor, settings.string_limit, name))
+            except Exception as error:  # noqa: BLE001  # user code
+                report_failure(name, _WHOLE, error)
+
+        return read
+
+    def _caller(self, extractor: Callable[..., Any], option: str) -> Callable[[_Values], Any]:
+        """Return what calls *extractor* with the arguments it asks for by name."""
+        if inspect.iscoroutinefunction(extractor):
+            msg = f"{option} of {self._name} got the coroutine function {extractor!r}, expected a plain one."
+            raise InstrumentationError(msg)
+        positional: list[Callable[[_Values], Any]] = []
+        by_keyword: dict[str, Callable[[_Values], Any]] = {}
+        everything = False
+        for parameter in _extractor_parameters(extractor, option, self._name):
+            if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+                everything = True
+            elif parameter.kind is inspect.Parameter.VAR_POSITIONAL or (
+                parameter.name not in self._parameters.names and parameter.default is not inspect.Parameter.empty
+            ):
+                continue
+            else:
+                self._require(parameter.name, option, "lambda {0}: ...")
+                get = self._parameters.getter(parameter.name)
+                if parameter.kind is inspect.Parameter.POSITIONAL_ONLY:
+                    positional.append(get)
+                else:
+                    by_keyword[parameter.name] = get
+        if everything:
+            by_keyword = {name: self._parameters.getter(name) for name in self._parameters.names} | by_keyword
+
+        def call(values: _Values) -> Any:
+            return extractor(*[get(values) for get in positional], **{k: get(values) for k, get in by_keyword.items()})
+
+        return call
+
+    # --- capture= ----------------------------------------------------------------------------------------------------
+
+    def _add_captured(self, capture: object) -> None:
+        if capture is None or capture is False:
+            return
+        if capture is True:
+            self._argument_readers.append(self._scalars)
+            return
+        if not isinstance(capture, (tuple, list, set, frozenset)):
+            example = capture if isinstance(capture, str) else "order_id"
+            msg = (
+                f"capture of {self._name} got {capture!r}, expected True, False or names. Write capture=({example!r},)."
+            )
+            raise InstrumentationError(msg)
+        for parameter in cast("Sequence[str]", capture):
+            self._require(parameter, "capture", "capture=('{}',)")
+            if self._parameters.receiver is not None and parameter == self._parameters.names[0]:
+                self.constants[parameter] = REDACTED
+            else:
+                self._argument_readers.append(self._path(parameter, Path(parameter, of_result=False)))
+
+    def _scalars(self, values: _Values, settings: Settings, attributes: Attributes) -> None:
+        names, receiver, keywords = self._parameters.names, self._parameters.receiver, self._parameters.keywords
+        for index, value in enumerate(values):
+            if index == receiver:
+                continue
+            for name, item in value.items() if index == keywords else ((names[index], value),):
+                clean = scalar_value(item, settings.string_limit)
+                if clean is not None:
+                    attributes[name] = REDACTED if settings.redactor.hides(name) else clean
+
+    # --- results -----------------------------------------------------------------------------------------------------
+
+    def _add_result(self, capture_result: object) -> None:
+        if capture_result is None or capture_result is False:
+            return
+        if capture_result is True:
+            self._result_readers.append(self._result_path(RETURN_VALUE, Path("", of_result=True)))
+        elif isinstance(capture_result, (str, Path)):
+            path = capture_result if isinstance(capture_result, Path) else Path(capture_result, of_result=True)
+            key = f"{RETURN_VALUE}.{path.text}" if path.text else RETURN_VALUE
+            self._result_readers.append(self._result_path(key, path))
+        elif isinstance(capture_result, Mapping):
+            for key, value in cast("Mapping[str, object]", capture_result).items():
+                if isinstance(value, (str, Path)):
+                    path = value if isinstance(value, Path) else Path(value, of_result=True)
+                    self._result_readers.append(self._result_path(key, path))
+                elif callable(value):
+                    self._result_readers.append(self._result_extractor(key, value))
+                else:
+                    self._refuse_result(value)
+        elif callable(capture_result):
+            self._result_readers.append(self._result_extractor(RETURN_VALUE, capture_result))
+        else:
+            self._refuse_result(capture_result)
+
+    def _refuse_result(self, given: object) -> None:
+        msg = (
+            f"capture_result of {self._name} got {given!r}, expected True, a path, a callable or a mapping of keys to these. "
+            f"Write capture_result={{'order.status': 'status'}}."
+        )
+        raise InstrumentationError(msg)
+
+    def _result_path(self, key: str, path: Path) -> _ResultReader:
+        return self._result_extractor(key, lambda result: follow(result, path.steps), path.text)
+
+    def _result_extractor(self, key: str, extractor: Callable[[Any], Any], source: str = "") -> _ResultReader:
+        name = self._name
+
+        def read(result: Any, settings: Settings, attributes: Attributes) -> None:
+            try:
+                if settings.redactor.hides(source):
+                    attributes[key] = REDACTED
+                    return
+                value = extractor(result)
+                if key == RETURN_VALUE and isinstance(value, Mapping) and value is not result:
+                    items = cast("Mapping[str, object]", value)
+                    attributes.update(attribute_items(items, settings.redactor, settings.string_limit, name))
+                else:
+                    put(attributes, key, value, settings.redactor, settings.string_limit, name)
+            except Exception as error:  # noqa: BLE001  # user code and user objects
+                report_failure(name, f"attribute {key!r}", error)
+
+        return read
+
+    def _require(self, parameter: object, option: str, writing: str) -> None:
+        if isinstance(parameter, str) and parameter in self._parameters:
+            return
+        names = self._parameters.names
+        has = ", ".join(names) or "no parameters"
+        close = difflib.get_close_matches(str(parameter), names, n=1, cutoff=0) or names[-1:]
+        example = writing.format(*close) if close else "a constant"
+        msg = f"{option} asks for {parameter!r}, which {self._name} does not have (it has: {has}). Write {example}."
+        raise InstrumentationError(msg)
+
+
+def _extractor_parameters(extractor: Callable[..., Any], option: str, name: str) -> list[inspect.Parameter]:
+    try:
+        return list(inspect.signature(extractor).parameters.values())
+    except (TypeError, ValueError):
+        msg = f"{option} of {name} got {extractor!r}, whose parameters Python does not tell. Write a lambda around it."
+        raise InstrumentationError(msg) from None

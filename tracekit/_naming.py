@@ -1,0 +1,58 @@
+"""Span names: `service.operation`, low cardinality, made once."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import PurePath
+from typing import Final
+
+_BEFORE_CAPITAL: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+
+
+def span_name(name: str | None, *, service: str | None, module: str, qualname: str) -> str:
+    """
+    Return the span name of an operation.
+
+    Args:
+        name: The name given: used as it is if it has a dot, else the operation; None takes the callable's own.
+        service: The service given, if any.
+        module: `__module__` of the callable.
+        qualname: `__qualname__` of the callable.
+    """
+    if name is not None and "." in name:
+        return name
+    owner, _, own_name = qualname.rpartition(".")
+    operation = name if name is not None else own_name
+    if service is None:
+        # A function defined inside another belongs to its module, not to that function.
+        in_class = owner and not owner.endswith("<locals>")
+        service = snake_case(owner.rpartition(".")[2]) if in_class else module_service(module)
+    return f"{service}.{operation}"
+
+
+def module_service(module: str) -> str:
+    """Return the service that *module* (its dotted name) stands for: its last component, for `__main__` the script."""
+    if module == "__main__":
+        return main_name()
+    last = module.rpartition(".")[2]
+    return module.rpartition(".")[0].rpartition(".")[2] if last == "__init__" else last
+
+
+def main_name() -> str:
+    """Return what the program is called: the stem of its script, the module of `python -m`, else "main"."""
+    main = sys.modules.get("__main__")
+    spec_name: str | None = getattr(getattr(main, "__spec__", None), "name", None)
+    if spec_name:
+        package, _, last = spec_name.rpartition(".")
+        return package.rpartition(".")[2] if last == "__main__" and package else last
+    file: str | None = getattr(main, "__file__", None)
+    if not file or file.startswith("<"):
+        return "main"
+    path = PurePath(file)
+    return path.parent.name if path.stem == "__main__" and path.parent.name else path.stem
+
+
+def snake_case(class_name: str) -> str:
+    """Return *class_name* in snake_case: `PaymentGateway` -> payment_gateway, `HTTPClient` -> http_client."""
+    return _BEFORE_CAPITAL.sub("_", class_name).lower()

@@ -1,0 +1,235 @@
+"""All that is known of an operation before it is called: its name, kind, fixed attributes and compiled options."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from enum import Enum
+from typing import Any, Final, Literal, TypeAlias, TypedDict, cast, final
+
+from opentelemetry.trace import SpanKind, Tracer, TracerProvider
+
+from tracekit._attributes import AttributeValue, attribute_value
+from tracekit._config import Settings, runtime, tracer_of
+from tracekit._extraction import Extraction
+from tracekit._naming import span_name
+from tracekit._redaction import REDACTED
+from tracekit._semconv import CODE_FILE_PATH, CODE_FUNCTION_NAME, CODE_LINE_NUMBER
+from tracekit.errors import InstrumentationError
+
+Kind: TypeAlias = Literal["internal", "server", "client", "producer", "consumer"]
+
+_KINDS: Final = {kind.name.lower(): kind for kind in SpanKind}
+
+
+class Options(TypedDict, total=False):
+    """The keyword options `@traced` and `traced_block` share; each is described at `traced`."""
+
+    service: str | None
+    kind: SpanKind | str
+    attributes: Any
+    capture: Any
+    capture_result: Any
+    expected: Any
+    record_exception: bool
+    set_status: bool
+    root: bool
+    parent: Any
+    links: Any
+    sample: float | None
+    tracer_provider: TracerProvider | None
+    enabled: bool
+
+
+@final
+class Operation:
+    """
+    One traced operation: options checked and compiled, ready to start spans.
+
+    Args:
+        func: The callable; None for a block.
+        name: The name given, if any.
+        module: Where it is defined, if *func* does not say.
+        options: The keyword options as given.
+
+    Raises:
+        InstrumentationError: An option is malformed or asks for what *func* does not have.
+    """
+
+    __slots__ = (
+        "_attributes",
+        "_attributes_of",
+        "_given",
+        "_is_complete",
+        "_tracer",
+        "_tracer_provider",
+        "expected",
+        "extraction",
+        "func",
+        "kind",
+        "links",
+        "name",
+        "parent",
+        "records_exception",
+        "root",
+        "sample",
+        "sets_status",
+    )
+
+    def __init__(self, func: Callable[..., Any] | None, name: str | None, module: str, options: Options) -> None:
+        self._given = (func, name, module, options)
+        self.func = func
+        self.name = _checked_name(func, name, module, options.get("service"))
+        self.kind = _checked_kind(options.get("kind", SpanKind.INTERNAL), self.name)
+        self.expected = checked_exceptions(options.get("expected", ()), f"expected of {self.name}")
+        self.records_exception = options.get("record_exception", True)
+        self.sets_status = options.get("set_status", True)
+        self.root = options.get("root", False)
+        self.sample = options.get("sample")
+        if self.root and options.get("parent") is not None:
+            msg = f"{self.name} got both root=True and parent=, expected one of them. Write links= to keep the connection."
+            raise InstrumentationError(msg)
+        self._tracer_provider = _checked_provider(options.get("tracer_provider"), self.name)
+        self._tracer: Tracer | None = None
+        if self._tracer_provider is not None:
+            self._tracer = tracer_of(self._tracer_provider)
+        self._attributes: dict[str, AttributeValue] = {}
+        self._attributes_of: Settings | None = None
+        checked_options(options, self.name)
+        self._compile()
+        self._is_complete = self.extraction.is_complete
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Compiled again where it arrives: closures do not travel, what was given does.
+        return (Operation, self._given)
+
+    def __repr__(self) -> str:
+        return f"Operation({self.name!r})"
+
+    def _compile(self) -> None:
+        options = self._given[3]
+        self.extraction = Extraction(
+            self.func, self.name, options.get("attributes"), options.get("capture"), options.get("capture_result")
+        )
+        parent, links = options.get("parent"), options.get("links")
+        self.parent = None if parent is None else self.extraction.option(parent, "parent")
+        self.links = None if links is None else self.extraction.option(links, "links")
+        for key, value in self.extraction.constants.items():
+            if attribute_value(value, 1) is None:
+                msg = (
+                    f"attributes[{key!r}] of {self.name} got {value!r}, expected a string, number, bool, a sequence of these, "
+                    f"or an extractor. Write str(...) or a lambda."
+                )
+                raise InstrumentationError(msg)
+
+    @property
+    def service(self) -> str:
+        """What stands before the last dot of the name: blocks inside take it over."""
+        return self.name.rpartition(".")[0]
+
+    def tracer(self) -> Tracer | None:
+        """Return the tracer for the next span, None if no span is to be made."""
+        return runtime.tracer() if self._tracer_provider is None else self._tracer
+
+    def fixed_attributes(self, settings: Settings) -> dict[str, AttributeValue]:
+        """Return what every span of this operation has at its start; the same mapping until the settings change."""
+        if self._attributes_of is not settings:
+            self._attributes = self._make_fixed(settings)
+            self._attributes_of = settings
+        return self._attributes
+
+    def complete(self) -> None:
+        """Compile once more, at the first call, where annotations named what did not exist when decorating."""
+        if not self._is_complete:
+            self._is_complete = True
+            self._compile()
+
+    def _make_fixed(self, settings: Settings) -> dict[str, AttributeValue]:
+        attributes: dict[str, AttributeValue] = {}
+        if self.func is not None:
+            attributes.update(code_attributes(self.func, with_location=settings.code_location))
+        for key, value in self.extraction.constants.items():
+            clean = REDACTED if settings.redactor.hides(key) else attribute_value(value, settings.string_limit)
+            if clean is not None:
+                attributes[key] = clean
+        return attributes
+
+
+def code_attributes(func: Callable[..., Any], *, with_location: bool) -> dict[str, AttributeValue]:
+    """
+    Return where *func* is defined.
+
+    Source: semantic conventions, code/code-spans.md.
+    """
+    named = func if hasattr(func, "__qualname__") else getattr(func, "func", type(func))
+    module, qualname = getattr(named, "__module__", None), getattr(named, "__qualname__", None)
+    attributes: dict[str, AttributeValue] = {CODE_FUNCTION_NAME: ".".join(part for part in (module, qualname) if part)}
+    code = getattr(inspect.unwrap(named), "__code__", None)
+    if with_location and code is not None:
+        attributes[CODE_FILE_PATH] = code.co_filename
+        attributes[CODE_LINE_NUMBER] = code.co_firstlineno
+    return attributes
+
+
+def checked_exceptions(given: object, option: str) -> tuple[type[BaseException], ...]:
+    """
+    Return *given*, an exception class or several, as a tuple.
+
+    Raises:
+        InstrumentationError: It is something else.
+    """
+    kinds = cast("tuple[object, ...]", given) if isinstance(given, (tuple, list)) else (given,)
+    checked = tuple(kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseException))
+    if len(checked) != len(kinds):
+        msg = f"{option} got {given!r}, expected exception classes. Write expected=(NotFound,)."
+        raise InstrumentationError(msg)
+    return checked
+
+
+def _checked_name(func: Callable[..., Any] | None, name: object, module: str, service: object) -> str:
+    for option, value, example in (("name", name, "orders.create"), ("service", service, "orders")):
+        if value is not None and (not isinstance(value, str) or not value.strip(". ")):
+            msg = f"{option} got {value!r}, expected a non-empty string. Write {example!r}."
+            raise InstrumentationError(msg)
+    named = func if func is None or hasattr(func, "__qualname__") else getattr(func, "func", type(func))
+    return span_name(
+        cast("str | None", name),
+        service=cast("str | None", service),
+        module=getattr(named, "__module__", None) or module,
+        qualname=getattr(named, "__qualname__", None) or "block",
+    )
+
+
+def _checked_kind(given: object, name: str) -> SpanKind:
+    kind = given if isinstance(given, SpanKind) else _KINDS.get(given.lower()) if isinstance(given, str) else None
+    if kind is None:
+        shown = given.name if isinstance(given, Enum) else repr(given)
+        msg = f"kind of {name} got {shown}, expected one of {', '.join(_KINDS)}. Write kind='client'."
+        raise InstrumentationError(msg)
+    return kind
+
+
+def _checked_provider(given: object, name: str) -> TracerProvider | None:
+    if given is None or isinstance(given, TracerProvider):
+        return given
+    msg = f"tracer_provider of {name} got {given!r}, expected an OpenTelemetry TracerProvider. Write configure(provider=...)."
+    raise InstrumentationError(msg)
+
+
+def checked_options(options: Mapping[str, Any], name: str) -> None:
+    """
+    Refuse switches that are not bools, and a ratio that is none.
+
+    Raises:
+        InstrumentationError: An option has the wrong type.
+    """
+    for switch in ("record_exception", "set_status", "root", "enabled"):
+        value = options.get(switch, True)
+        if not isinstance(value, bool):
+            msg = f"{switch} of {name} got {value!r}, expected True or False. Write {switch}=True."
+            raise InstrumentationError(msg)
+    ratio = options.get("sample")
+    is_number = isinstance(ratio, (int, float)) and not isinstance(ratio, bool)
+    if ratio is not None and not (is_number and 0 <= ratio <= 1):
+        msg = f"sample of {name} got {ratio!r}, expected a ratio from 0.0 to 1.0. Write sample=0.01."
+        raise InstrumentationError(msg)

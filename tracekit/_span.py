@@ -1,0 +1,235 @@
+"""The life of one span: start, current, outcome, end. Nothing else attaches a context or ends a span."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final, cast, final
+
+from opentelemetry import trace as trace_api
+from opentelemetry.context import Context
+from opentelemetry.trace import Link, Span, SpanContext, StatusCode, Tracer
+
+from tracekit import _exceptions
+from tracekit._attributes import AttributeValue, attribute_items
+from tracekit._config import runtime
+from tracekit._context import SPAN_KEY, current_context, replace_context
+from tracekit._diagnostics import report_failure
+from tracekit._semconv import ERROR_TYPE, EVENT_CANCELLED
+from tracekit.propagation import extract
+
+if TYPE_CHECKING:
+    from tracekit._operation import Operation
+
+# Under this key a context holds the ActiveSpan it was made for.
+ACTIVE_KEY: Final = "tracekit-active-span"
+
+
+def start(
+    operation: Operation,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    attributes: Mapping[str, Any] | None = None,
+) -> ActiveSpan | None:
+    """
+    Start a span for a call of *operation* and make it current.
+
+    Never raises: where something fails, or no provider is set, there is no span and the call goes on without one.
+
+    Args:
+        operation: What is called.
+        args: Its positional arguments, read only if the span records.
+        kwargs: Its keyword arguments, likewise.
+        attributes: What this one span has at its start, besides the fixed attributes of *operation*.
+    """
+    tracer = operation.tracer()
+    if tracer is None:
+        return None
+    try:
+        return ActiveSpan(operation, tracer, args, kwargs, attributes)
+    except Exception as error:  # noqa: BLE001  # a sampler, processor or id generator of the user's, the recursion limit
+        report_failure(operation.name, "starting the span", error)
+        return None
+
+
+@final
+class ActiveSpan:
+    """
+    A span that has started and is current until it is left.
+
+    Leaving puts back the context that was current before, wherever that is still right: a block closed by the garbage
+    collector or in another task leaves that place's own context alone.
+    """
+
+    __slots__ = ("_operation", "_previous", "_settings", "records", "span")
+
+    def __init__(
+        self,
+        operation: Operation,
+        tracer: Tracer,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        attributes: Mapping[str, Any] | None,
+    ) -> None:
+        self._operation = operation
+        self._settings = settings = runtime.settings
+        self._previous = base = current_context()
+        links: list[Link] | None = None
+        if operation.root or operation.parent is not None or operation.links is not None:
+            base, links = _relations(operation, args, kwargs, base)
+        fixed = operation.fixed_attributes(settings)
+        if attributes is not None:
+            fixed = fixed | attribute_items(attributes, settings.redactor, settings.string_limit, operation.name)
+        self.span = tracer.start_span(operation.name, base, operation.kind, fixed, links)
+        self.records = self.span.is_recording()
+        if self.records:
+            operation.complete()
+            read = operation.extraction.of_arguments(args, kwargs, settings)
+            if read:
+                self.span.set_attributes(read)
+        values: dict[str, Any] = {**base, SPAN_KEY: self.span, ACTIVE_KEY: self}
+        replace_context(Context(values))
+
+    @property
+    def service(self) -> str:
+        """The service of the operation, which blocks inside take over."""
+        return self._operation.service
+
+    def leave(self) -> None:
+        """Stop being current."""
+        active = current_context().get(ACTIVE_KEY)
+        if active is self:
+            replace_context(self._previous)
+        else:
+            # Left out of order (two generators holding blocks, closed first in first out): those above must not bring
+            # this one back when they leave. Not found at all: this is another task's context, or the collector's.
+            while isinstance(active, ActiveSpan):
+                below = active._previous.get(ACTIVE_KEY)
+                if below is self:
+                    active._previous = self._previous
+                    break
+                active = below
+        # A task that starts its successor from inside a span would else keep all contexts before it alive.
+        self._previous = _EMPTY
+
+    def pause(self) -> Context:
+        """Put the context of before back between two steps of a generator; returns the body's, to resume with."""
+        body = current_context()
+        replace_context(self._previous)
+        return body
+
+    def resume(self, body: Context) -> None:
+        """Put the *body*'s context in place for a step; whoever steps gets his own back."""
+        self._previous = current_context()
+        replace_context(body)
+
+    def set(self, key: str, value: AttributeValue) -> None:
+        """Set an attribute that is legal as it is."""
+        if self.records:
+            self.span.set_attribute(key, value)
+
+    def succeed(self, result: Any) -> None:
+        """End with *result*: its attributes, status OK unless the body has set one."""
+        self.leave()
+        if self.records:
+            try:
+                if self._operation.extraction.reads_result:
+                    self.span.set_attributes(self._operation.extraction.of_result(result, self._settings))
+                if self._operation.sets_status and status_of(self.span) is StatusCode.UNSET:
+                    self.span.set_status(StatusCode.OK)
+            except Exception as error:  # noqa: BLE001  # a span of another SDK
+                report_failure(self._operation.name, "setting the outcome", error)
+        self.end()
+
+    def fail(self, exc: BaseException) -> None:
+        """End with *exc* leaving the operation."""
+        self.leave()
+        if self.records:
+            try:
+                self._record_outcome(exc)
+            except Exception as error:  # noqa: BLE001  # a span of another SDK, a hostile exception
+                report_failure(self._operation.name, "setting the outcome", error)
+        self.end()
+
+    def finish(self, exc: BaseException | None) -> None:
+        """End a block that *exc* has left, or that has come to its end."""
+        if exc is None:
+            self.succeed(None)
+        else:
+            self.fail(exc)
+
+    def end(self) -> None:
+        """End the span; processors run here."""
+        try:
+            self.span.end()
+        except Exception as error:  # noqa: BLE001  # a processor of the user's
+            report_failure(self._operation.name, "ending the span", error)
+
+    def _record_outcome(self, exc: BaseException) -> None:
+        operation, settings, span = self._operation, self._settings, self.span
+        if isinstance(exc, (StopIteration, StopAsyncIteration)):
+            return
+        if isinstance(exc, GeneratorExit) or _exceptions.is_cancellation(exc):
+            span.add_event(EVENT_CANCELLED)
+            return
+        if isinstance(exc, SystemExit) and exc.code in (None, 0):
+            if operation.sets_status and status_of(span) is StatusCode.UNSET:
+                span.set_status(StatusCode.OK)
+            return
+        message = _exceptions.exception_message(exc, settings.string_limit)
+        if operation.records_exception:
+            _exceptions.record(span, exc, message)
+        if isinstance(exc, operation.expected) or isinstance(exc, settings.expected):
+            return
+        span.set_attribute(ERROR_TYPE, _exceptions.exception_type(exc))
+        if operation.sets_status:
+            span.set_status(StatusCode.ERROR, f"{type(exc).__name__}: {message}" if message else type(exc).__name__)
+
+
+_EMPTY: Final = Context()
+
+
+def status_of(span: Span) -> StatusCode:
+    """Return the status code *span* has by now; UNSET for spans that do not tell."""
+    return getattr(getattr(span, "status", None), "status_code", StatusCode.UNSET)
+
+
+def _relations(
+    operation: Operation, args: tuple[Any, ...], kwargs: dict[str, Any], current: Context
+) -> tuple[Context, list[Link]]:
+    """Return the context the span starts in, and its links, as `root`, `parent` and `links` ask for."""
+    base, links = current, list[Link]()
+    if operation.root:
+        before = trace_api.get_current_span(current).get_span_context()
+        if before.is_valid:
+            links.append(Link(before))
+        base = trace_api.set_span_in_context(trace_api.INVALID_SPAN, current)
+    elif operation.parent is not None:
+        given = operation.parent(args, kwargs)
+        extracted = given if isinstance(given, Context) else extract(given)
+        if trace_api.get_current_span(extracted).get_span_context().is_valid:
+            values: dict[str, Any] = {**current, **extracted}
+            base = Context(values)
+    if operation.links is not None:
+        targets = operation.links(args, kwargs)
+        several = isinstance(targets, (list, tuple)) and not _is_carrier(cast("tuple[object, ...]", targets))
+        links.extend(link_to(target) for target in (cast("list[object]", targets) if several else (targets,)))
+    return base, [link for link in links if link.context.is_valid]
+
+
+def _is_carrier(targets: tuple[object, ...] | list[object]) -> bool:
+    # A list of pairs is one carrier (ASGI headers); a list of anything else is several.
+    return bool(targets) and all(
+        isinstance(pair, tuple) and len(cast("tuple[object, ...]", pair)) == 2 for pair in targets
+    )  # noqa: PLR2004
+
+
+def link_to(target: object) -> Link:
+    """Return a link to *target*: a Link, a SpanContext, a Span, a Context or a carrier of one."""
+    if isinstance(target, Link):
+        return target
+    if isinstance(target, SpanContext):
+        return Link(target)
+    if isinstance(target, Span):
+        return Link(target.get_span_context())
+    context = target if isinstance(target, Context) else extract(target)
+    return Link(trace_api.get_current_span(context).get_span_context())

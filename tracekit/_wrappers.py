@@ -1,0 +1,82 @@
+"""The hot path: what runs instead of a traced callable. One wrapper for each kind; none has logic of its own."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, Final
+
+from tracekit._generators import wrap_async_generator_function, wrap_generator_function
+from tracekit._operation import Operation
+from tracekit._span import start
+
+# Where a wrapper keeps its operation: `@traced` finds there what is traced already.
+OPERATION_ATTRIBUTE: Final = "__tracekit_operation__"
+
+
+def wrap(func: Callable[..., Any], operation: Operation) -> Callable[..., Any]:
+    """Return *func* traced as *operation*: a callable of the same kind, to `inspect` and to whoever calls it."""
+    wrapper = _wrapper_of(func)(func, operation)
+    functools.update_wrapper(wrapper, func)
+    setattr(wrapper, OPERATION_ATTRIBUTE, operation)
+    return wrapper
+
+
+def operation_of(candidate: object) -> Operation | None:
+    """Return the operation *candidate* is traced as, None if it is no wrapper of ours itself."""
+    code = getattr(candidate, "__code__", None)
+    # functools.wraps copies the attribute to wrappers of others: only a code object of ours says that it is ours.
+    if getattr(code, "co_filename", None) not in _OWN_FILES:
+        return None
+    operation: object = getattr(candidate, OPERATION_ATTRIBUTE, None)
+    return operation if isinstance(operation, Operation) else None
+
+
+def _wrapper_of(func: Callable[..., Any]) -> Callable[[Callable[..., Any], Operation], Callable[..., Any]]:
+    call = func if inspect.isroutine(func) or isinstance(func, (functools.partial, type)) else type(func).__call__
+    for is_kind, wrapper in _WRAPPERS:
+        if is_kind(call):
+            return wrapper
+    return _wrap_function
+
+
+def _wrap_function(func: Callable[..., Any], operation: Operation) -> Callable[..., Any]:
+    def traced(*args: Any, **kwargs: Any) -> Any:
+        active = start(operation, args, kwargs)
+        if active is None:
+            return func(*args, **kwargs)
+        try:
+            result = func(*args, **kwargs)
+        except BaseException as exc:
+            active.fail(exc)
+            raise
+        active.succeed(result)
+        return result
+
+    return traced
+
+
+# Twin of _wrap_function: only the await differs.
+def _wrap_coroutine_function(func: Callable[..., Any], operation: Operation) -> Callable[..., Any]:
+    async def traced(*args: Any, **kwargs: Any) -> Any:
+        active = start(operation, args, kwargs)
+        if active is None:
+            return await func(*args, **kwargs)
+        try:
+            result = await func(*args, **kwargs)
+        except BaseException as exc:
+            active.fail(exc)
+            raise
+        active.succeed(result)
+        return result
+
+    return traced
+
+
+_WRAPPERS: Final = (
+    (inspect.iscoroutinefunction, _wrap_coroutine_function),
+    (inspect.isgeneratorfunction, wrap_generator_function),
+    (inspect.isasyncgenfunction, wrap_async_generator_function),
+)
+_OWN_FILES: Final = frozenset({_wrap_function.__code__.co_filename, wrap_generator_function.__code__.co_filename})
