@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 # Bottom to top. A module imports from lower rows only; a package's name stands for all of its modules, which may
 # import each other. A new file gets its row first.
 LAYERS: Final = (
-    ("errors", "_semconv", "_version", "_stats", "_fork", "typing"),
+    ("errors", "_semconv", "_version", "_stats", "_fork", "_context", "typing"),
     ("_diagnostics", "_environment", "_ratio", "_redaction"),
     ("_attributes",),
     ("_config",),
@@ -39,10 +39,6 @@ LAYERS: Final = (
     ("cli",),
     ("__init__",),
 )
-
-# The pipeline's end knows nothing of how spans are made.
-MAKING_SPANS: Final = range(LAYERS.index(("_naming", "propagation")), LAYERS.index(("_decorator",)) + 1)
-ENDING_SPANS: Final = LAYERS[MAKING_SPANS.stop]
 
 # Libraries with one room each.
 USERS_OF: Final = {
@@ -77,6 +73,10 @@ def _modules() -> Iterator[Module]:
 
 MODULES: Final = tuple(_modules())
 ROW: Final = {room: number for number, row in enumerate(LAYERS) for room in row}
+
+# The pipeline's end knows nothing of how spans are made.
+MAKING_SPANS: Final = range(ROW["_naming"], ROW["_decorator"] + 1)
+ENDING_SPANS: Final = LAYERS[ROW["sampling"]]
 
 
 def _imports(module: Module) -> Iterator[Import]:
