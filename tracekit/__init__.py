@@ -59,9 +59,31 @@ _ROOMS: Final = {
     "get_baggage": "propagation",
 }
 
-__all__ = [  # noqa: PLE0604  # the names are the keys
+__all__ = [
+    "SpanAttribute",
+    "Tracing",
     "__version__",
-    *_ROOMS,
+    "add_event",
+    "add_link",
+    "arg",
+    "configure",
+    "current_span",
+    "current_span_id",
+    "current_trace_id",
+    "extract",
+    "get_baggage",
+    "inject",
+    "lifecycle",
+    "record_exception",
+    "remote_parent",
+    "result",
+    "set_attribute",
+    "set_attributes",
+    "set_baggage",
+    "set_error",
+    "traced",
+    "traced_block",
+    "use_context",
 ]
 
 

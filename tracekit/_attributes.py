@@ -61,13 +61,13 @@ def attribute_value(value: object, limit: int) -> AttributeValue | None:
 
 
 def scalar_value(value: object, limit: int) -> AttributeValue | None:
-    """Return *value* as an attribute value if it is a scalar, which may be recorded without being asked for; else None."""
+    """Return *value* as an attribute value if it is a scalar: those are recorded without being asked for; else None."""
     try:
         kind = type(value)
         converter = _BY_TYPE.get(kind)
         if converter is None:
             converter = _converter_of(kind)
-        return converter(value, limit) if converter in _SCALARS else None
+        return converter(value, limit) if converter is not None and converter in _SCALARS else None
     except Exception as error:  # noqa: BLE001  # as above
         report_failure("attributes", "a value", error)
         return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-import sys
+import inspect
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Final, cast, final
@@ -84,7 +84,7 @@ class traced_block:  # noqa: N801  # reads as a verb where it is used
         )
         # Only a name without a dot asks where it stands.
         needs_module = service is None and "." not in str(name)
-        self._module: str = sys._getframe(1).f_globals.get("__name__", "") if needs_module else ""  # noqa: SLF001  # as logging does
+        self._module: str = _calling_module() if needs_module else ""
         self._entered: list[ActiveSpan] = []
         if enabled is not True or not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance]
             self._operation()
@@ -105,12 +105,9 @@ class traced_block:  # noqa: N801  # reads as a verb where it is used
         if not self._entered:
             return
         # Entered more than once, perhaps by several tasks: the one that is current here is the one that ends.
-        active = current_context().get(ACTIVE_KEY)
-        if len(self._entered) > 1 and active in self._entered:
-            self._entered.remove(cast("ActiveSpan", active))
-        else:
-            active = self._entered.pop()
-        cast("ActiveSpan", active).finish(exc)
+        current = current_context().get(ACTIVE_KEY)
+        index = next((index for index, active in enumerate(self._entered) if active is current), -1)
+        self._entered.pop(index).finish(exc)
 
     async def __aenter__(self) -> Span:
         return self.__enter__()
@@ -132,6 +129,13 @@ class traced_block:  # noqa: N801  # reads as a verb where it is used
         except TypeError:
             # A carrier in the options: nothing to remember it by.
             return _operation(self._name, options)
+
+
+def _calling_module() -> str:
+    frame = inspect.currentframe()
+    for _ in range(2):
+        frame = None if frame is None else frame.f_back
+    return "" if frame is None else str(frame.f_globals.get("__name__", ""))
 
 
 def _operation(name: str, options: tuple[Any, ...]) -> Operation:

@@ -50,8 +50,8 @@ def traced(given: Any = None, /, **options: Any) -> Any:
     """
     Trace a callable: each call, or each run of a generator, becomes a span called `service.operation`.
 
-    Decorates functions, coroutine functions, generator functions, async generator functions, methods, `staticmethod` and
-    `classmethod` in either order, classes (each public method of their body, in place), partials and callable objects.
+    Decorates functions, coroutine functions, generator functions, async generator functions, methods, `staticmethod`
+    and `classmethod` in either order, classes (each public method of their body, in place), partials, callable objects.
 
     Args:
         given: The callable (bare `@traced`), or a name: used as it is if it has a dot, else the operation of *service*.
@@ -59,8 +59,8 @@ def traced(given: Any = None, /, **options: Any) -> Any:
 
             - service: What stands before the dot; by default the class, else the module.
             - kind: A `SpanKind` or its name in lower case.
-            - attributes: A mapping of keys to constants, `arg(...)`, `result(...)` and callables that ask for parameters by
-              name; a callable returning a mapping; or a list of these.
+            - attributes: A mapping of keys to constants, `arg(...)`, `result(...)` and callables that ask for
+              parameters by name; a callable returning a mapping; or a list of these.
             - capture: Names of arguments to record under their own names; True: every scalar one; False: none.
             - capture_result: True, a path into the return value, a callable, or a mapping of keys to these.
             - expected: Exception classes that are recorded but leave the status unset.
@@ -107,10 +107,10 @@ def _decorate(target: Any, *, name: str | None, options: Options) -> Any:
 
 def _decorate_class(cls: type[Any], name: str | None, options: Options) -> type[Any]:
     if name is not None:
-        msg = f"traced got the name {name!r} for the class {cls.__name__}, whose methods have names. Write service={name!r}."
+        msg = f"traced got {name!r} for the class {cls.__name__}, whose methods have names. Write service={name!r}."
         raise InstrumentationError(msg)
     for attribute, member in list(vars(cls).items()):
-        func: object = member.__func__ if isinstance(member, (staticmethod, classmethod)) else member
+        func: object = getattr(cast("object", member), "__func__", member)
         is_method = isinstance(func, types.FunctionType)
         if attribute.startswith("_") or not is_method or operation_of(func) is not None:
             continue

@@ -36,7 +36,7 @@ class Extraction:
     Args:
         func: The callable; None for a block.
         name: The span name, for messages.
-        attributes: A mapping of keys to constants, paths and extractors, a callable returning a mapping, or a sequence of these.
+        attributes: A mapping of keys to constants, paths and extractors, a callable returning one, or a list of these.
         capture: Names of arguments; True: every scalar one; False: none; None: as the settings say.
         capture_result: True, a path, a callable, or a mapping of keys to paths and callables.
 
@@ -115,13 +115,11 @@ class Extraction:
         """
         read: Callable[[_Values], Any]
         if isinstance(given, Path):
-            self._require(given.steps[0], name, "arg('{}')")
-            get = self._parameters.getter(given.steps[0])
-            read = lambda values: follow(get(values), given.steps[1:])  # noqa: E731  # three of a kind
+            read = self._follower(given, name)
         elif callable(given):
             read = self._caller(given, name)
         else:
-            read = lambda _values: given  # noqa: E731  # as above
+            read = lambda _values: given  # noqa: E731  # one of three
         operation, bind = self._name, self._parameters.bind
 
         def option(args: _Values, kwargs: dict[str, Any]) -> Any:
@@ -142,8 +140,8 @@ class Extraction:
         for part in parts:
             if isinstance(part, Path) or not (isinstance(part, Mapping) or callable(part)):
                 msg = (
-                    f"attributes of {self._name} got {part!r}, expected a mapping of keys to constants or extractors, or a "
-                    f"callable that returns one. Write attributes={{'order.id': arg('order.id')}}."
+                    f"attributes of {self._name} got {part!r}, expected a mapping of keys to constants or extractors, "
+                    f"or a callable that returns one. Write attributes={{'order.id': arg('order.id')}}."
                 )
                 raise InstrumentationError(msg)
         return parts
@@ -162,20 +160,25 @@ class Extraction:
             self.constants[key] = value
 
     def _path(self, key: str, path: Path) -> _ArgumentReader:
-        parameter, *steps = path.steps
-        self._require(parameter, f"attributes[{key!r}]", "arg('" + ".".join(("{}", *steps)) + "')")
-        get, name, source = self._parameters.getter(parameter), self._name, path.text
+        get, name, source = self._follower(path, f"attributes[{key!r}]"), self._name, path.text
 
         def read(values: _Values, settings: Settings, attributes: Attributes) -> None:
             try:
                 if settings.redactor.hides(source):
                     attributes[key] = REDACTED
                     return
-                put(attributes, key, follow(get(values), steps), settings.redactor, settings.string_limit, name)
+                put(attributes, key, get(values), settings.redactor, settings.string_limit, name)
             except Exception as error:  # noqa: BLE001  # user objects on the way
                 report_failure(name, f"attribute {key!r}", error)
 
         return read
+
+    def _follower(self, path: Path, option: str) -> Callable[[_Values], Any]:
+        """Return what follows *path* from an argument."""
+        parameter, steps = path.text.partition(".")[0], path.steps[1:]
+        self._require(parameter, option, f"arg('{'.'.join(('{}', *steps))}')")
+        get = self._parameters.getter(parameter)
+        return lambda values: follow(get(values), steps)
 
     def _extractor(self, key: str, extractor: Callable[..., Any]) -> _ArgumentReader:
         call, name = self._caller(extractor, f"attributes[{key!r}]"), self._name
@@ -288,8 +291,8 @@ class Extraction:
 
     def _refuse_result(self, given: object) -> None:
         msg = (
-            f"capture_result of {self._name} got {given!r}, expected True, a path, a callable or a mapping of keys to these. "
-            f"Write capture_result={{'order.status': 'status'}}."
+            f"capture_result of {self._name} got {given!r}, expected True, a path, a callable or a mapping of keys "
+            f"to these. Write capture_result={{'order.status': 'status'}}."
         )
         raise InstrumentationError(msg)
 
@@ -304,9 +307,9 @@ class Extraction:
                 if settings.redactor.hides(source):
                     attributes[key] = REDACTED
                     return
-                value = extractor(result)
+                value: Any = extractor(result)
                 if key == RETURN_VALUE and isinstance(value, Mapping) and value is not result:
-                    items = cast("Mapping[str, object]", value)
+                    items: Mapping[str, object] = value
                     attributes.update(attribute_items(items, settings.redactor, settings.string_limit, name))
                 else:
                     put(attributes, key, value, settings.redactor, settings.string_limit, name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, cast, final
+from typing import Any, final
 
 from tracekit.errors import InstrumentationError
 
@@ -23,7 +23,7 @@ class SpanAttribute:
     __slots__ = ("key",)
 
     def __init__(self, key: str | None = None) -> None:
-        if key is not None and (not isinstance(key, str) or not key):  # pyright: ignore[reportUnnecessaryIsInstance]
+        if key is not None and not is_name(key):
             msg = f"SpanAttribute got {key!r} as its key, expected a non-empty string. Write SpanAttribute('order.id')."
             raise InstrumentationError(msg)
         self.key = key
@@ -40,12 +40,12 @@ class Path:
 
     def __init__(self, text: str, *, of_result: bool) -> None:
         verb, example = ("result", "result('status')") if of_result else ("arg", "arg('order.id')")
-        names = text.split(".") if isinstance(text, str) else [""]  # pyright: ignore[reportUnnecessaryIsInstance]
+        names = text.split(".") if is_name(text) else [""]
         if not all(names) and not (of_result and text == ""):
             msg = f"{verb}({text!r}) got {text!r}, expected names joined by dots. Write {example}."
             raise InstrumentationError(msg)
         self.text = text
-        self.steps = tuple(names) if text else ()
+        self.steps: tuple[str, ...] = tuple(names) if text else ()
         self.of_result = of_result
 
     def __repr__(self) -> str:
@@ -72,6 +72,11 @@ def result(path: str = "") -> Path:
     return Path(path, of_result=True)
 
 
+def is_name(given: object) -> bool:
+    """Tell whether *given* is a non-empty string."""
+    return isinstance(given, str) and given != ""
+
+
 def follow(value: Any, steps: Iterable[str]) -> Any:
     """
     Return what *steps* lead to from *value*: each one is a key of a mapping, an index of a sequence, or an attribute.
@@ -82,9 +87,11 @@ def follow(value: Any, steps: Iterable[str]) -> Any:
     """
     for step in steps:
         if isinstance(value, Mapping):
-            value = cast("Mapping[str, Any]", value)[step]
-        elif step.lstrip("-").isdecimal() and isinstance(value, Sequence):
-            value = cast("Sequence[Any]", value)[int(step)]
+            entries: Mapping[str, Any] = value
+            value = entries[step]
+        elif isinstance(value, Sequence) and step.lstrip("-").isdecimal():
+            items: Sequence[Any] = value
+            value = items[int(step)]
         else:
             value = getattr(value, step)
     return value

@@ -87,7 +87,7 @@ class Operation:
         self.root = options.get("root", False)
         self.sample = options.get("sample")
         if self.root and options.get("parent") is not None:
-            msg = f"{self.name} got both root=True and parent=, expected one of them. Write links= to keep the connection."
+            msg = f"{self.name} got both root=True and parent=, expected one. Write links= to keep the connection."
             raise InstrumentationError(msg)
         self._tracer_provider = _checked_provider(options.get("tracer_provider"), self.name)
         self._tracer: Tracer | None = None
@@ -117,8 +117,8 @@ class Operation:
         for key, value in self.extraction.constants.items():
             if attribute_value(value, 1) is None:
                 msg = (
-                    f"attributes[{key!r}] of {self.name} got {value!r}, expected a string, number, bool, a sequence of these, "
-                    f"or an extractor. Write str(...) or a lambda."
+                    f"attributes[{key!r}] of {self.name} got {value!r}, expected a string, number, bool, a sequence of "
+                    f"these, or an extractor. Write str(...) or a lambda."
                 )
                 raise InstrumentationError(msg)
 
@@ -212,7 +212,7 @@ def _checked_kind(given: object, name: str) -> SpanKind:
 def _checked_provider(given: object, name: str) -> TracerProvider | None:
     if given is None or isinstance(given, TracerProvider):
         return given
-    msg = f"tracer_provider of {name} got {given!r}, expected an OpenTelemetry TracerProvider. Write configure(provider=...)."
+    msg = f"tracer_provider of {name} got {given!r}, expected a TracerProvider. Write configure(provider=...)."
     raise InstrumentationError(msg)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, cast, final
 
 from opentelemetry import trace as trace_api
@@ -103,9 +103,9 @@ class ActiveSpan:
             # Left out of order (two generators holding blocks, closed first in first out): those above must not bring
             # this one back when they leave. Not found at all: this is another task's context, or the collector's.
             while isinstance(active, ActiveSpan):
-                below = active._previous.get(ACTIVE_KEY)
+                below = active._previous.get(ACTIVE_KEY)  # noqa: SLF001  # of the same class
                 if below is self:
-                    active._previous = self._previous
+                    active._previous = self._previous  # noqa: SLF001  # as above
                     break
                 active = below
         # A task that starts its successor from inside a span would else keep all contexts before it alive.
@@ -178,7 +178,7 @@ class ActiveSpan:
         message = _exceptions.exception_message(exc, settings.string_limit)
         if operation.records_exception:
             _exceptions.record(span, exc, message)
-        if isinstance(exc, operation.expected) or isinstance(exc, settings.expected):
+        if isinstance(exc, (operation.expected, settings.expected)):
             return
         span.set_attribute(ERROR_TYPE, _exceptions.exception_type(exc))
         if operation.sets_status:
@@ -210,17 +210,19 @@ def _relations(
             values: dict[str, Any] = {**current, **extracted}
             base = Context(values)
     if operation.links is not None:
-        targets = operation.links(args, kwargs)
-        several = isinstance(targets, (list, tuple)) and not _is_carrier(cast("tuple[object, ...]", targets))
-        links.extend(link_to(target) for target in (cast("list[object]", targets) if several else (targets,)))
+        links.extend(link_to(target) for target in _targets(operation.links(args, kwargs)))
     return base, [link for link in links if link.context.is_valid]
 
 
-def _is_carrier(targets: tuple[object, ...] | list[object]) -> bool:
+def _targets(given: object) -> Sequence[object]:
     # A list of pairs is one carrier (ASGI headers); a list of anything else is several.
-    return bool(targets) and all(
-        isinstance(pair, tuple) and len(cast("tuple[object, ...]", pair)) == 2 for pair in targets
-    )  # noqa: PLR2004
+    if given is None:
+        return ()
+    if not isinstance(given, (list, tuple)):
+        return (given,)
+    items = cast("Sequence[object]", given)
+    are_pairs = all(isinstance(item, tuple) and not isinstance(item, SpanContext) for item in items)
+    return (items,) if are_pairs else items
 
 
 def link_to(target: object) -> Link:

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import final
+from typing import Final, final
 
 
 @final
@@ -39,18 +39,21 @@ class Stats:
     internal_errors: int = 0
 
 
+_FIGURES: Final = ("started", "sampled", "not_sampled", "exported", "spooled", "queued")
+
+
 @final
 class Counters:
     """The running figures of one pipeline; safe to use from any thread and from a signal handler."""
 
-    __slots__ = ("_counts", "_dropped", "_lock", "_queues")
+    __slots__ = ("_counts", "_dropped", "_included", "_lock")
 
     def __init__(self) -> None:
         # Re-entrant: a signal handler or finaliser may end a span while this thread is counting one.
         self._lock = threading.RLock()
         self._counts: dict[str, int] = {}
         self._dropped: dict[str, int] = {}
-        self._queues: list[Callable[[], int]] = []
+        self._included: list[Callable[[], Stats]] = []
 
     def add(self, figure: str, spans: int = 1) -> None:
         """
@@ -68,21 +71,27 @@ class Counters:
         with self._lock:
             self._dropped[reason] = self._dropped.get(reason, 0) + spans
 
-    def watch_queue(self, waiting: Callable[[], int]) -> None:
-        """Ask *waiting* for the spans of one more queue at each snapshot, so that no span pays for counting it."""
-        self._queues.append(waiting)
+    def include(self, books: Callable[[], Stats]) -> None:
+        """
+        Add the figures of *books* at each snapshot.
 
-    @property
-    def lock(self) -> threading.RLock:
-        """Hold this lock while spans go from one figure to another: no snapshot sees them twice, or nowhere."""
-        return self._lock
+        A queue keeps its own books: the thread that empties it must not wait for a lock of the threads that fill it,
+        because one of them may be in a signal handler that waits for the queue to be empty.
+        """
+        self._included.append(books)
 
     def snapshot(self, *, internal_errors: int = 0) -> Stats:
         """Return the figures of this moment."""
+        # Before our own: a span that goes on its way meanwhile counts as one that has not ended yet.
+        included = [books() for books in self._included]
         with self._lock:
-            figures = dict(self._counts)
-            figures["queued"] = figures.get("queued", 0) + sum(waiting() for waiting in self._queues)
-            return Stats(**figures, dropped=MappingProxyType(dict(self._dropped)), internal_errors=internal_errors)
+            figures, dropped = dict(self._counts), dict(self._dropped)
+        for part in included:
+            for figure in _FIGURES:
+                figures[figure] = figures.get(figure, 0) + getattr(part, figure)
+            for reason, spans in part.dropped.items():
+                dropped[reason] = dropped.get(reason, 0) + spans
+        return Stats(**figures, dropped=MappingProxyType(dropped), internal_errors=internal_errors)
 
     def reset_after_fork(self) -> None:
         """Start from zero in a forked child: the parent accounts for what the parent made."""

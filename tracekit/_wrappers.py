@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import types
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -34,7 +35,8 @@ def operation_of(candidate: object) -> Operation | None:
 
 
 def _wrapper_of(func: Callable[..., Any]) -> Callable[[Callable[..., Any], Operation], Callable[..., Any]]:
-    call = func if inspect.isroutine(func) or isinstance(func, (functools.partial, type)) else type(func).__call__
+    kind: Any = type(func)
+    call = func if issubclass(kind, (types.FunctionType, functools.partial)) else kind.__call__
     for is_kind, wrapper in _WRAPPERS:
         if is_kind(call):
             return wrapper
