@@ -308,9 +308,9 @@ class Extraction:
                     attributes[key] = REDACTED
                     return
                 value: Any = extractor(result)
-                if key == RETURN_VALUE and isinstance(value, Mapping) and value is not result:
-                    items: Mapping[str, object] = value
-                    attributes.update(attribute_items(items, settings.redactor, settings.string_limit, name))
+                kind: Any = type(value)
+                if key == RETURN_VALUE and issubclass(kind, Mapping) and value is not result:
+                    attributes.update(attribute_items(value, settings.redactor, settings.string_limit, name))
                 else:
                     put(attributes, key, value, settings.redactor, settings.string_limit, name)
             except Exception as error:  # noqa: BLE001  # user code and user objects

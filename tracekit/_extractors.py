@@ -86,12 +86,12 @@ def follow(value: Any, steps: Iterable[str]) -> Any:
         AttributeError: An attribute is not there.
     """
     for step in steps:
-        if isinstance(value, Mapping):
-            entries: Mapping[str, Any] = value
-            value = entries[step]
-        elif isinstance(value, Sequence) and step.lstrip("-").isdecimal():
-            items: Sequence[Any] = value
-            value = items[int(step)]
+        # type(): a `__class__` may lie.
+        kind: Any = type(value)
+        if issubclass(kind, Mapping):
+            value = value[step]
+        elif issubclass(kind, Sequence) and step.lstrip("-").isdecimal():
+            value = value[int(step)]
         else:
             value = getattr(value, step)
     return value
