@@ -5,6 +5,9 @@ A shape is one of three: a mapping or header object, pairs, or something that ha
 No library is imported for it. Functions here may raise what a carrier raises; `tracekit.propagation` keeps that in.
 """
 
+# Carriers are of any type, and what is found inside Any counts as unknown.
+# pyright: reportUnknownArgumentType=false, reportUnknownMemberType=false, reportUnknownVariableType=false
+
 from __future__ import annotations
 
 import os
@@ -15,10 +18,11 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from tracekit._w3c import MAX_LENGTH
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
 # Against hostile carriers; an environment with thousands of variables is the largest honest one.
 _MAX_FIELDS: Final = 4_096
+_MAX_VALUES: Final = 128
 _MAX_NAME_LENGTH: Final = 256
 _MAX_DEPTH: Final = 3  # message.properties.UserProperty
 
@@ -48,29 +52,54 @@ class _Spelling(NamedTuple):
     value: Callable[[str], Any]
 
 
-_AS_IT_IS: Final = _Spelling(str, str)
+def _as_variable(name: str) -> str:
+    return name.upper().replace("-", "_")
+
+
+def _as_cgi_variable(name: str) -> str:
+    return f"HTTP_{_as_variable(name)}"
+
+
+def _as_message_attribute(value: str) -> dict[str, str]:
+    return {"StringValue": value, "DataType": "String"}
+
+
+_TEXT: Final = _Spelling(str, str)
 _BYTES: Final = _Spelling(str.encode, str.encode)
 _KAFKA: Final = _Spelling(str, str.encode)
-_ENVIRONMENT: Final = _Spelling(lambda name: name.upper().replace("-", "_"), str)
-_CGI: Final = _Spelling(lambda name: "HTTP_" + name.upper().replace("-", "_"), str)
-_MESSAGE_ATTRIBUTES: Final = _Spelling(str, lambda value: {"StringValue": value, "DataType": "String"})
+_ENVIRONMENT: Final = _Spelling(_as_variable, str)
+_CGI: Final = _Spelling(_as_cgi_variable, str)
+_MESSAGE_ATTRIBUTES: Final = _Spelling(str, _as_message_attribute)
 
 
-def read(carrier: object) -> dict[str, list[str]]:
+def read(carrier: object) -> dict[str, list[object]]:
     """
-    Return the fields of *carrier*: lower-case names, and every value each has.
-
-    A value too long for any propagator counts as one, but is empty.
+    Return the fields of *carrier*: lower-case names, and all that each has, for `texts` to read.
 
     Raises:
         TypeError: *carrier* has no shape known here.
     """
-    fields: dict[str, list[str]] = {}
+    fields: dict[str, list[object]] = {}
     for key, value in islice(_pairs(carrier), _MAX_FIELDS):
         name = _field_name(key)
-        if name is not None:
-            fields.setdefault(name, []).extend(_texts(value))
+        if name in fields:
+            fields[name].append(value)
+        elif name:
+            fields[name] = [value]
     return fields
+
+
+def texts(values: Iterable[object]) -> list[str]:
+    """Return the texts among the *values* of a field; one too long for any propagator counts, but is empty."""
+    found: list[str] = []
+    for value in values:
+        several: Any = (value,)
+        if isinstance(value, Mapping):
+            several = [value.get(name) for name in _ATTRIBUTE_VALUES]
+        elif isinstance(value, (list, tuple)):
+            several = value[:_MAX_VALUES]
+        found.extend(text for text in (_text(item, MAX_LENGTH) for item in several) if text is not None)
+    return found
 
 
 def write(carrier: Any, fields: Mapping[str, str], stale: Collection[str] = ()) -> Any:
@@ -99,16 +128,16 @@ def _pairs(carrier: Any, depth: int = _MAX_DEPTH) -> Iterator[tuple[object, obje
             yield key, value
 
 
-def _items(carrier: Any) -> Iterable[Any]:
+def _items(carrier: Any) -> Any:
     # httpx joins the values of one name in `items()`.
     items = getattr(carrier, "multi_items", None) or getattr(carrier, "items", None)
     if callable(items):
-        pairs: Iterable[Any] = items()
+        pairs: Any = items()
         if isinstance(carrier, dict) and _WSGI in carrier:
             # Servers put their own environment beside the request's headers: its TRACEPARENT is another one.
             return (pair for pair in pairs if str(pair[0]).startswith("HTTP_"))
         return pairs
-    if isinstance(carrier, Iterable) and not isinstance(carrier, str | bytes):
+    if isinstance(carrier, Iterable) and not isinstance(carrier, (str, bytes)):
         return carrier
     msg = f"a {type(carrier).__name__} is no carrier; expected a mapping, pairs, or something with `headers`"
     raise TypeError(msg)
@@ -119,7 +148,7 @@ def _inside(carrier: Any) -> Any:
     if isinstance(carrier, dict):
         for key in _KEYS:
             inner = carrier.get(key)
-            if inner is not None and not isinstance(inner, str | bytes):
+            if inner is not None and not isinstance(inner, (str, bytes)):
                 return inner
     elif type(carrier) not in (list, tuple):
         found = _MISSING
@@ -134,44 +163,35 @@ def _inside(carrier: Any) -> Any:
     return _MISSING
 
 
-def _field_name(key: object) -> str | None:
-    name = _text(key, _MAX_NAME_LENGTH)
-    if name and "_" in name and name.isupper():
+def _field_name(key: object) -> str:
+    name = _text(key, _MAX_NAME_LENGTH) or ""
+    if "_" in name and name.isupper():
         name = name.removeprefix("HTTP_").replace("_", "-")
-    return name.lower() if name else None
-
-
-def _texts(value: object) -> list[str]:
-    values: Iterable[object] = (value,)
-    if isinstance(value, Mapping):
-        values = (value.get(name) for name in _ATTRIBUTE_VALUES)
-    elif isinstance(value, list | tuple):
-        values = islice(value, _MAX_FIELDS)
-    return [text for text in (_text(item, MAX_LENGTH) for item in values) if text is not None]
+    return name.lower()
 
 
 def _text(value: object, limit: int) -> str | None:
-    if isinstance(value, str | bytes | bytearray | memoryview):
-        if len(value) > limit:
-            return ""
+    if isinstance(value, str):
+        return value if len(value) <= limit else ""
+    if isinstance(value, (bytes, bytearray, memoryview)):
         # Latin-1 never fails; what is not ASCII is refused by the rules of each header.
-        return value if isinstance(value, str) else bytes(value).decode("latin-1")
+        return bytes(value).decode("latin-1") if len(value) <= limit else ""
     return None
 
 
 def _write(carrier: Any, fields: Mapping[str, str], stale: Collection[str], spelling: _Spelling | None = None) -> Any:
     if isinstance(carrier, dict):
         for key in _KEYS:
-            if key in carrier and not isinstance(carrier[key], str | bytes):
+            if key in carrier and not isinstance(carrier[key], (str, bytes)):
                 inner = {} if carrier[key] is None else carrier[key]
                 carrier[key] = _write(inner, fields, stale, _spelling_inside(carrier, key))
                 return carrier
         _write_mapping(carrier, fields, stale, spelling or _spelling_of(carrier))
     elif isinstance(carrier, list):
-        _write_pairs(carrier, fields, stale, spelling)
+        _write_pairs(carrier, fields, stale, spelling or _spelling_of_pairs(carrier, _KAFKA))
     elif type(carrier) is tuple:
         pairs = list(carrier)
-        _write_pairs(pairs, fields, stale, spelling)
+        _write_pairs(pairs, fields, stale, spelling or _spelling_of_pairs(carrier, _TEXT))
         return tuple(pairs)
     else:
         _write_object(carrier, fields, stale)
@@ -189,9 +209,9 @@ def _write_object(carrier: Any, fields: Mapping[str, str], stale: Collection[str
             setattr(carrier, name, changed)
         return
     if hasattr(carrier, "__setitem__"):
-        _write_mapping(carrier, fields, stale, _ENVIRONMENT if carrier is os.environ else _AS_IT_IS)
+        _write_mapping(carrier, fields, stale, _ENVIRONMENT if carrier is os.environ else _TEXT)
     elif hasattr(carrier, "get_attributes"):  # CloudEvents 2 hands out the attributes themselves
-        _write_mapping(carrier.get_attributes(), fields, stale, _AS_IT_IS)
+        _write_mapping(carrier.get_attributes(), fields, stale, _TEXT)
     else:
         msg = f"a {type(carrier).__name__} cannot be written to; expected a dict, a list of pairs or mutable headers"
         raise TypeError(msg)
@@ -206,13 +226,8 @@ def _write_mapping(carrier: Any, fields: Mapping[str, str], stale: Collection[st
         carrier[spelling.name(name)] = spelling.value(value)
 
 
-def _write_pairs(
-    carrier: list[Any], fields: Mapping[str, str], stale: Collection[str], spelling: _Spelling | None
-) -> None:
-    sample = carrier[0] if carrier else ("", b"")
-    if spelling is None:
-        spelling = _Spelling(*(str.encode if isinstance(part, bytes) else str for part in sample))
-    pair = list if isinstance(sample, list) else tuple
+def _write_pairs(carrier: list[Any], fields: Mapping[str, str], stale: Collection[str], spelling: _Spelling) -> None:
+    pair = list if carrier and isinstance(carrier[0], list) else tuple
     carrier[:] = [old for old in carrier if _field_name(old[0]) not in stale]
     carrier.extend(pair((spelling.name(name), spelling.value(value))) for name, value in fields.items())
 
@@ -225,11 +240,16 @@ def _spelling_of(carrier: dict[Any, Any]) -> _Spelling:
     key, value = next(iter(carrier.items()), ("", ""))
     if isinstance(key, bytes):
         return _BYTES
-    return _MESSAGE_ATTRIBUTES if isinstance(value, Mapping) and "DataType" in value else _AS_IT_IS
+    return _MESSAGE_ATTRIBUTES if isinstance(value, Mapping) and "DataType" in value else _TEXT
+
+
+def _spelling_of_pairs(carrier: Sequence[Any], empty: _Spelling) -> _Spelling:
+    """Return the spelling of the first pair; *empty* without one: a list is Kafka's then, a tuple gRPC's."""
+    return _Spelling(*(str.encode if isinstance(part, bytes) else str for part in carrier[0])) if carrier else empty
 
 
 def _spelling_inside(carrier: dict[Any, Any], key: str) -> _Spelling | None:
     if key != "headers":
         return _MESSAGE_ATTRIBUTES
     # An ASGI scope or message has a type, and pairs of bytes even where it has none yet.
-    return _BYTES if isinstance(carrier.get("type"), str) and isinstance(carrier[key], list | tuple) else None
+    return _BYTES if isinstance(carrier.get("type"), str) and isinstance(carrier[key], (list, tuple)) else None

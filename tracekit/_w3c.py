@@ -28,11 +28,13 @@ MAX_BAGGAGE_MEMBER_LENGTH: Final = 4_096
 _TRACEPARENT: Final = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-[^,]*)?")
 _KNOWN_FLAGS: Final = 0x03  # sampled, random trace id
 
-_TRACESTATE_KEY: Final = r"(?:[a-z][a-z0-9_\-*/]{0,255}|[a-z0-9][a-z0-9_\-*/]{0,240}@[a-z][a-z0-9_\-*/]{0,13})"
-_TRACESTATE_VALUE: Final = r"[\x20-\x2b\x2d-\x3c\x3e-\x7e]{0,255}[\x21-\x2b\x2d-\x3c\x3e-\x7e]"
-_TRACESTATE_MEMBER: Final = re.compile(f"({_TRACESTATE_KEY})={_TRACESTATE_VALUE}")
-# Legal since level 2, but nothing `TraceState` can hold.
-_UNTENABLE_MEMBER: Final = re.compile(rf"[0-9][a-z0-9_\-*/]{{0,255}}={_TRACESTATE_VALUE}")
+_KEY_TAIL: Final = r"[a-z0-9_\-*/]"
+_TRACESTATE_KEY: Final = re.compile(
+    rf"[a-z0-9]{_KEY_TAIL}{{0,255}}|[a-z0-9]{_KEY_TAIL}{{0,240}}@[a-z]{_KEY_TAIL}{{0,13}}"
+)
+_TRACESTATE_VALUE: Final = re.compile(r"[\x20-\x2b\x2d-\x3c\x3e-\x7e]{0,255}[\x21-\x2b\x2d-\x3c\x3e-\x7e]")
+# Legal since level 2, but nothing that OpenTelemetry's `TraceState` can hold: it would give up all of them.
+_UNTENABLE_KEY: Final = re.compile(rf"[0-9]{_KEY_TAIL}*")
 
 _TOKEN: Final = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"  # noqa: S105  # RFC 9110's word for a header name's characters
 _BAGGAGE_MEMBER: Final = re.compile(
@@ -64,17 +66,15 @@ def tracestate(values: Sequence[str]) -> list[str] | None:
     if sum(map(len, values)) + len(values) > MAX_LENGTH:
         return None
     members: dict[str, str] = {}
-    for piece in ",".join(values).split(","):
-        member = piece.strip(" \t")
-        match = _TRACESTATE_MEMBER.fullmatch(member)
-        if match is None:
-            if member and not _UNTENABLE_MEMBER.fullmatch(member):
-                return None
-        elif match[1] in members or len(members) == MAX_TRACESTATE_MEMBERS:
+    for member in filter(None, (piece.strip(" \t") for piece in ",".join(values).split(","))):
+        key, _, value = member.partition("=")
+        if key in members or not _TRACESTATE_KEY.fullmatch(key) or not _TRACESTATE_VALUE.fullmatch(value):
             return None
-        else:
-            members[match[1]] = member
-    return [",".join(members.values())] if members else None
+        members[key] = value
+    if len(members) > MAX_TRACESTATE_MEMBERS:
+        return None
+    held = [f"{key}={value}" for key, value in members.items() if not _UNTENABLE_KEY.fullmatch(key)]
+    return [",".join(held)] if held else None
 
 
 def baggage(values: Sequence[str]) -> list[str] | None:
@@ -86,23 +86,31 @@ def baggage(values: Sequence[str]) -> list[str] | None:
     Source: W3C Baggage, 3.3 and 4.1.
     """
     members: list[str] = []
-    length = -1
+    unread, room = MAX_LENGTH, MAX_LENGTH
     for value in values:
+        unread -= len(value)
+        if unread < 0:
+            break
         for piece in value.split(","):
             match = _BAGGAGE_MEMBER.fullmatch(piece.strip(" \t"))
-            if match is None or len(piece) > MAX_BAGGAGE_MEMBER_LENGTH:
-                continue
-            member = f"{match[1]}={match[2]}".replace("+", "%2B")
-            length += len(member) + 1
-            if length > MAX_LENGTH or len(members) == MAX_BAGGAGE_MEMBERS:
-                return [",".join(members)]
-            members.append(member)
+            member = f"{match[1]}={match[2]}".replace("+", "%2B") if match else ""
+            room -= len(member) + 1
+            if room < -1 or len(members) == MAX_BAGGAGE_MEMBERS:
+                break
+            if 0 < len(member) <= MAX_BAGGAGE_MEMBER_LENGTH:
+                members.append(member)
     return [",".join(members)] if members else None
+
+
+def escaped_baggage(header: str) -> str:
+    """Return *header*, in which OpenTelemetry's propagator writes spaces as plus signs, as the specification asks."""
+    escaped = header.replace("+", "%20")
+    return escaped if len(escaped) <= MAX_LENGTH else escaped[: MAX_LENGTH + 1].rpartition(",")[0]
 
 
 def baggage_fits(entries: Mapping[str, object]) -> bool:
     """Tell whether *entries* can be sent as one baggage header; raises UnicodeEncodeError for lone surrogates."""
-    lengths = [len(quote(key)) + 1 + len(quote(str(value))) for key, value in entries.items()]
+    lengths = [len(quote(key, "")) + 1 + len(quote(str(value), "")) for key, value in entries.items()]
     return (
         len(lengths) <= MAX_BAGGAGE_MEMBERS
         and max(lengths, default=0) <= MAX_BAGGAGE_MEMBER_LENGTH

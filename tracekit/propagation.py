@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, final, overload
 from opentelemetry import baggage as baggage_api
 from opentelemetry import context as context_api
 from opentelemetry.context import Context
-from opentelemetry.propagators.textmap import Getter
+from opentelemetry.propagators.textmap import Getter, Setter
 
 from tracekit import _carriers, _w3c
 from tracekit._context_block import ContextBlock
@@ -60,11 +60,11 @@ def inject(carrier: Any = None, context: Context | None = None, *, baggage: bool
     try:
         propagator = _propagator()
         fields: dict[str, str] = {}
-        propagator.inject(fields, _sendable(context, baggage=baggage))
+        propagator.inject(fields, _sendable(context, baggage=baggage), _SETTER)
         stale: set[str] = propagator.fields if fields else set()
-        if _w3c.BAGGAGE in fields:
-            fields[_w3c.BAGGAGE] = fields[_w3c.BAGGAGE].replace("+", "%20")
-        elif not baggage:
+        if members := _w3c.escaped_baggage(fields.pop(_w3c.BAGGAGE, "")):
+            fields[_w3c.BAGGAGE] = members
+        if not baggage:
             stale = {*stale, _w3c.BAGGAGE}
         return _carriers.write(carrier, fields, stale) if fields or stale else carrier
     except Exception as error:  # noqa: BLE001  # the carrier is the user's, a propagator may be
@@ -92,11 +92,7 @@ def extract(carrier: object) -> Context:
 
 def use_context(context: Context) -> ContextBlock:
     """Make *context* current inside `with` or `async with`."""
-    given: object = context
-    if isinstance(given, Context):
-        return ContextBlock(given)
-    report_failure(_ROOM, f"use_context of {type(given).__name__}")
-    return ContextBlock(context_api.get_current())
+    return ContextBlock(_checked(context))
 
 
 def remote_parent(carrier: object) -> ContextBlock:
@@ -138,6 +134,13 @@ def get_baggage(key: str) -> str | None:
         return None
 
 
+def _checked(context: object) -> Context:
+    if isinstance(context, Context):
+        return context
+    report_failure(_ROOM, f"use_context of {type(context).__name__}")
+    return context_api.get_current()
+
+
 def _with_baggage(key: str, value: object, context: Context) -> Context:
     if value is None:
         return baggage_api.remove_baggage(key, context)
@@ -168,20 +171,29 @@ def _is_sendable(key: str, value: object) -> bool:
 
 
 @final
-class _FieldGetter(Getter[dict[str, list[str]]]):
+class _FieldGetter(Getter[dict[str, list[object]]]):
     """Hands a propagator the fields it asks for, W3C's own by W3C's rules."""
 
-    def get(self, carrier: dict[str, list[str]], key: str) -> list[str] | None:
+    def get(self, carrier: dict[str, list[object]], key: str) -> list[str] | None:
         name = key.lower()
-        values = carrier.get(name)
+        values = _carriers.texts(carrier.get(name, ()))
         rule = _w3c.RULES.get(name)
-        return rule(values) if rule and values else values
+        return (rule(values) if rule and values else values) or None
 
-    def keys(self, carrier: dict[str, list[str]]) -> list[str]:
+    def keys(self, carrier: dict[str, list[object]]) -> list[str]:
         return list(carrier)
 
 
+@final
+class _FieldSetter(Setter[dict[str, str]]):
+    """Takes the fields of a propagator."""
+
+    def set(self, carrier: dict[str, str], key: str, value: str) -> None:
+        carrier[key] = value
+
+
 _GETTER: Final = _FieldGetter()
+_SETTER: Final = _FieldSetter()
 
 
 def _propagator() -> TextMapPropagator:
