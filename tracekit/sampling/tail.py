@@ -135,7 +135,7 @@ class TailBuffer(SpanProcessor):
             _serve(processor, "on_start", span, parent_context)
         context = span.get_span_context()
         if not context.trace_flags.sampled and _is_local_root(span):
-            self._pass_on_kept(self._open(context.trace_id))
+            self._pass_on_kept(self._open(context.trace_id, span))
 
     @override
     def on_end(self, span: ReadableSpan) -> None:
@@ -166,14 +166,15 @@ class TailBuffer(SpanProcessor):
         for processor in self._processors:
             processor.shutdown()
 
-    def _open(self, trace_id: int) -> Sequence[ReadableSpan]:
-        """Note that a local root has started; return the spans to export now."""
+    def _open(self, trace_id: int, root: Span) -> Sequence[ReadableSpan]:
+        """Note that *root*, a local one, has started; return the spans to export now."""
+        is_subtree = root.parent is not None and not root.parent.is_remote
         with self._lock:
-            if self._decided.get(trace_id):
+            # One failed call of an operation that a sampled trace leaves out must not keep all the calls that follow.
+            if self._decided.get(trace_id) and not is_subtree:
                 return ()
             trace = self._held.get(trace_id)
             if trace is None:
-                # Dropped for want of room before, perhaps: this root has a chance of its own.
                 self._decided.pop(trace_id, None)
                 trace = self._held[trace_id] = _HeldTrace(self._clock())
             trace.open_roots += 1
