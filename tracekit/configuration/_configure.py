@@ -1,28 +1,42 @@
-"""`configure()` itself: checks all arguments, then changes everything at once."""
+"""`configure()` itself: checks everything, opens the new pipeline, then puts it in the old one's place."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias, final
 
 from opentelemetry import trace as trace_api
+from opentelemetry.sdk.trace import TracerProvider as SdkTracerProvider
+from opentelemetry.sdk.trace.id_generator import IdGenerator
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
 from tracekit._config import Settings, runtime
 from tracekit._diagnostics import logger
+from tracekit._environment import Environment
 from tracekit._stats import Counters
-from tracekit.configuration.environment import Environment
-from tracekit.configuration.exporters import Exporters, Sink, sinks_of
+from tracekit.configuration import arguments
+from tracekit.configuration.ending import EXIT_TIMEOUT_S, ending
+from tracekit.configuration.exporters import Exporters, ExportOptions, Sink, sinks_of
+from tracekit.configuration.limits import span_limits, string_limit
+from tracekit.configuration.propagators import propagator_of
 from tracekit.configuration.resource import resource_maker
 from tracekit.configuration.tracing import Tracing
-from tracekit.errors import ConfigurationError
-from tracekit.recording import Pipeline, TracerProvider
+from tracekit.errors import ConfigurationError, InstrumentationError
+from tracekit.recording import CountedSampler, GuardedIdGenerator, Pipeline, TracerProvider, slot_of
+from tracekit.sampling import TailBuffer, TailPolicy, sampler_from
 
 if TYPE_CHECKING:
-    from opentelemetry.sdk.resources import Resource
+    import re
+    from collections.abc import Mapping, Sequence
 
-_lock: Final = threading.RLock()
-_provider: TracerProvider | None = None
+    from opentelemetry.propagators.textmap import TextMapPropagator
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import SpanProcessor
+    from opentelemetry.sdk.trace.sampling import Sampler
+
+    from tracekit.sampling import Rule
+
+    Sample: TypeAlias = "float | Sampler | Mapping[str, float | Sampler] | Sequence[Rule]"
 
 
 def configure(
@@ -32,55 +46,260 @@ def configure(
     environment: str | None = None,
     resource: Mapping[str, object] | Resource | None = None,
     exporter: Exporters = "auto",
+    endpoint: str | None = None,
+    protocol: Literal["grpc", "http/protobuf"] | None = None,
+    insecure: bool | None = None,
+    headers: Mapping[str, str] | None = None,
+    compression: Literal["gzip", "deflate", "none"] | None = None,
+    timeout_s: float | None = None,
+    sample: Sample | None = None,
+    keep_errors: bool = False,
+    keep_slower_than_s: float | None = None,
     capture_arguments: bool = True,
+    redact: Sequence[str | re.Pattern[str]] | None = None,
     code_location: bool = False,
     expected: Sequence[type[BaseException]] = (),
+    propagators: Sequence[str | TextMapPropagator] | TextMapPropagator | None = None,
+    baggage_attributes: Sequence[str] | None = None,
+    spool: str | None = None,
+    metrics: bool = False,
+    instrument: Sequence[str] = (),
+    provider: SdkTracerProvider | None = None,
+    id_generator: IdGenerator | None = None,
 ) -> Tracing:
-    """Set tracing up, or set it up anew."""
+    """
+    Set tracing up, or anew: the pipeline there was is flushed and shut down, decorated functions follow.
+
+    An argument beats its `OTEL_*` variable, which beats the default. Everything is checked before anything changes.
+
+    Args:
+        service: `service.name` (None: `OTEL_SERVICE_NAME`, else the script's name).
+        version: `service.version`.
+        environment: `deployment.environment.name`: "production".
+        resource: More attributes of the resource.
+        exporter: "auto" (`OTEL_TRACES_EXPORTER`; else OTLP where an endpoint is given, else the trace tree on stderr),
+            "otlp", "console", "file:PATH", "memory", "none", a SpanExporter, a SpanProcessor, or a list of these.
+        endpoint: Where the OTLP receiver listens: "http://jaeger:4317".
+        protocol: "grpc" or "http/protobuf".
+        insecure: Whether gRPC goes without TLS.
+        headers: Sent with each OTLP request.
+        compression: "gzip", "none", over HTTP also "deflate".
+        timeout_s: Longest OTLP request, in seconds.
+        sample: Ratio of new traces from 0 to 1, a sampler, or ratios by span name: {"health.*": 0, "*": 0.1}.
+        keep_errors: Keep traces that sampling would drop once a span of theirs fails.
+        keep_slower_than_s: Keep traces that sampling would drop once they take that many seconds.
+        capture_arguments: Record scalar arguments of operations that say nothing about attributes.
+        redact: More names of secrets, as words or compiled patterns.
+        code_location: Record `code.file.path` and `code.line.number` too.
+        expected: Exception types that are never counted as errors.
+        propagators: Names or propagators that carry context: ["tracecontext", "baggage", "b3"].
+        baggage_attributes: Not in this version yet.
+        spool: Not in this version yet.
+        metrics: Not in this version yet.
+        instrument: Libraries to trace: ["fastapi", "sqlalchemy", "httpx"].
+        provider: An SDK provider of your own; its sampler, resource and ids stay.
+        id_generator: Makes trace and span ids (None: from the operating system's entropy).
+
+    Raises:
+        ConfigurationError: If an argument or a variable cannot work, or an extra is missing; then nothing has changed.
+
+    Source: OpenTelemetry specification, configuration/sdk-environment-variables.
+    """
+    arguments.not_yet(baggage_attributes=baggage_attributes, spool=spool, metrics=metrics)
+    own_provider = _own_provider(
+        provider,
+        service=service,
+        version=version,
+        environment=environment,
+        resource=resource,
+        sample=sample,
+        keep_errors=keep_errors or None,
+        keep_slower_than_s=keep_slower_than_s,
+        id_generator=id_generator,
+    )
     variables = Environment()
+    limits = span_limits(variables)
     settings = Settings(
-        capture_arguments=capture_arguments, code_location=code_location, expected=tuple(expected)
+        capture_arguments=arguments.boolean("capture_arguments", capture_arguments),
+        code_location=arguments.boolean("code_location", code_location),
+        expected=arguments.exception_types("expected", expected),
+        redactor=arguments.redactor(redact),
+        string_limit=string_limit(limits),
     )
+    make_resource = resource_maker(
+        service=arguments.text("service", service, 'service="orders"'),
+        version=arguments.text("version", version, 'version="1.0.0"'),
+        environment=arguments.text("environment", environment, 'environment="production"'),
+        more=resource,
+        variables=variables,
+        settings=settings,
+    )
+    tail = TailPolicy(keep_errors=keep_errors, keep_slower_than_s=keep_slower_than_s)
+    sampler = sampler_from(sample, record_dropped=bool(tail), variables=variables)
+    ids = _guarded_ids(id_generator)
+    propagator = propagator_of(propagators, variables)
+    libraries = arguments.strings("instrument", instrument, 'instrument=["fastapi", "httpx"]')
+    options = ExportOptions(
+        endpoint=endpoint,
+        protocol=protocol,
+        insecure=insecure,
+        headers=headers,
+        compression=compression,
+        timeout_s=timeout_s,
+    )
+    sinks = sinks_of(exporter, options, variables)
+    is_disabled = variables.boolean("OTEL_SDK_DISABLED") is True
+    if not is_disabled:
+        _instrument(libraries)
     counters = Counters()
-    sinks = sinks_of(exporter, _otlp, has_endpoint=False)
+    processors = () if is_disabled else _open(sinks, counters)
+    if tail and processors:
+        processors = (TailBuffer(tail, processors, counters),)
     pipeline = Pipeline(
-        [sink.open(counters) for sink in sinks],
+        processors,
         counters,
-        make_resource=resource_maker(
-            service=service,
-            version=version,
-            environment=environment,
-            more=resource,
-            variables=variables,
-            settings=settings,
-        ),
+        sampler=CountedSampler(ALWAYS_OFF if is_disabled else sampler, counters),
+        make_resource=make_resource,
+        limits=limits,
+        id_generator=ids,
     )
+    in_use = _deployment.replace(pipeline, own_provider, settings, propagator, is_disabled=is_disabled)
+    effective = {
+        "service": make_resource().attributes.get("service.name") if own_provider is None else None,
+        "exporter": "disabled" if is_disabled else [sink.label for sink in sinks],
+        "sampler": sampler.get_description(),
+        "tail": tail or None,
+        "instrument": libraries,
+        "provider": own_provider and type(own_provider).__name__,
+    }
     memory = next((sink.memory for sink in sinks if sink.memory is not None), None)
-    with _lock:
-        provider, old = _publish(pipeline)
-        runtime.use(settings=settings, provider=provider)
-    if old is not None:
-        old.shutdown()
-    return Tracing(pipeline, provider, memory, {"exporter": [sink.label for sink in sinks]})
+    shown = {name: value for name, value in effective.items() if value}
+    return Tracing(pipeline, in_use, memory, shown, on_shutdown=lambda: ending.forget(pipeline))
 
 
-def _otlp() -> Sink:
-    msg = "OTLP export is not here yet"
-    raise ConfigurationError(msg)
+def _own_provider(provider: object, **belonging_to_it: object) -> SdkTracerProvider | None:
+    """Check `provider=`, and that nothing is asked for that only its maker can set."""
+    if provider is None or isinstance(provider, TracerProvider):  # ours, handed back
+        return None
+    if not isinstance(provider, SdkTracerProvider):
+        expected = "an opentelemetry.sdk.trace.TracerProvider"
+        raise arguments.wrong_argument(provider, name="provider", expected=expected, write="provider=TracerProvider()")
+    for name, value in belonging_to_it.items():
+        if value is not None:
+            msg = f"{name}={value!r:.100} cannot be changed on a provider that exists. Give it to TracerProvider(...)."
+            raise ConfigurationError(msg)
+    return provider
 
 
-def _publish(pipeline: Pipeline) -> tuple[TracerProvider, Pipeline | None]:
-    global _provider  # noqa: PLW0603
-    if _provider is None:
-        _provider = TracerProvider(pipeline)
-        old = None
-    else:
-        old = _provider.pipeline
-        old.give_way_to(pipeline)
-        _provider.use(pipeline)
+def _guarded_ids(given: object) -> IdGenerator | None:
+    if given is None:
+        return None
+    if isinstance(given, IdGenerator):
+        return GuardedIdGenerator(given)
+    write = "id_generator=MyIdGenerator()"
+    raise arguments.wrong_argument(given, name="id_generator", expected="an IdGenerator", write=write)
+
+
+def _instrument(libraries: tuple[str, ...]) -> None:
+    if not libraries:
+        return
+    from tracekit.instrumentation import instrument
+
+    try:
+        instrument(*libraries)
+    except InstrumentationError as error:
+        msg = f"instrument: {error}"
+        raise ConfigurationError(msg) from error
+
+
+def _open(sinks: Sequence[Sink], counters: Counters) -> tuple[SpanProcessor, ...]:
+    opened: list[SpanProcessor] = []
+    try:
+        for sink in sinks:
+            opened.append(sink.open(counters))  # noqa: PERF401  # those already open are closed below
+    except BaseException:
+        Pipeline(opened, counters).close(0)
+        raise
+    return tuple(opened)
+
+
+@final
+class _Deployment:
+    """The pipeline in use, and the provider that feeds it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._pipeline: Pipeline | None = None
+        self._provider: TracerProvider | None = None
+        self._users_provider: SdkTracerProvider | None = None
+        self._propagator_before: TextMapPropagator | None = None
+
+    def replace(
+        self,
+        pipeline: Pipeline,
+        users_provider: SdkTracerProvider | None,
+        settings: Settings,
+        propagator: TextMapPropagator | None,
+        *,
+        is_disabled: bool,
+    ) -> trace_api.TracerProvider | None:
+        """Put *pipeline* in the place of the one there was, which is flushed and shut down."""
+        with self._lock:
+            old, self._pipeline = self._pipeline, pipeline
+            if old is not None:
+                old.give_way_to(pipeline)
+            provider = self._feed(pipeline, users_provider, is_disabled=is_disabled)
+            self._carry_with(propagator)
+            runtime.use(settings=settings, provider=provider)
+            ending.watch(pipeline)
+        if old is not None:
+            # Outside the lock: it may take its time.
+            old.close(int(EXIT_TIMEOUT_S * 1000))
+        return provider
+
+    def _feed(
+        self, pipeline: Pipeline, users_provider: SdkTracerProvider | None, *, is_disabled: bool
+    ) -> trace_api.TracerProvider | None:
+        if self._users_provider is not None and self._users_provider is not users_provider:
+            slot_of(self._users_provider).pipeline = None
+        self._users_provider = users_provider
+        if users_provider is not None:
+            slot_of(users_provider).pipeline = pipeline
+            if self._provider is not None:
+                self._provider.use(Pipeline((), Counters(), sampler=ALWAYS_OFF))
+            _make_global(users_provider)
+            return users_provider
+        if self._provider is not None:
+            self._provider.use(pipeline)
+        elif is_disabled:
+            return None
+        else:
+            self._provider = TracerProvider(pipeline)
+        _make_global(self._provider)
+        return self._provider
+
+    def _carry_with(self, propagator: TextMapPropagator | None) -> None:
+        from opentelemetry import propagate
+
+        if propagator is not None:
+            if self._propagator_before is None:
+                self._propagator_before = propagate.get_global_textmap()
+            propagate.set_global_textmap(propagator)
+        elif self._propagator_before is not None:
+            propagate.set_global_textmap(self._propagator_before)
+            self._propagator_before = None
+
+
+def _make_global(provider: trace_api.TracerProvider) -> None:
     current = trace_api.get_tracer_provider()
     if isinstance(current, trace_api.ProxyTracerProvider):
-        trace_api.set_tracer_provider(_provider)
-    elif current is not _provider:
-        logger.info("OpenTelemetry's global provider stays %s", type(current).__name__)
-    return _provider, old
+        trace_api.set_tracer_provider(provider)
+    elif current is not provider:
+        logger.warning(
+            "OpenTelemetry's global provider was set before and stays (%s). tracekit's spans go to the pipeline of "
+            "configure(), those of others go there; configure(provider=...) joins the two",
+            type(current).__name__,
+        )
+
+
+_deployment: Final = _Deployment()

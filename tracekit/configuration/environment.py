@@ -2,5 +2,6 @@
 
 from __future__ import annotations
 
-from tracekit._environment import Environment as Environment
-from tracekit._environment import wrong_variable as wrong_variable
+from tracekit._environment import Environment, wrong_variable
+
+__all__ = ["Environment", "wrong_variable"]

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeAlias, final
+from typing import TYPE_CHECKING, Final, TypeAlias, cast, final
 
 from opentelemetry.sdk.trace import SpanProcessor
 from opentelemetry.sdk.trace.export import SpanExporter
 
+from tracekit._environment import Environment, wrong_variable
+from tracekit.configuration.arguments import wrong_argument
 from tracekit.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -22,6 +25,9 @@ Exporters: TypeAlias = "Exporter | Sequence[Exporter]"
 
 KNOWN: Final = ("auto", "otlp", "console", "file:PATH", "memory", "none")
 _FILE: Final = "file:"
+_VARIABLE: Final = "OTEL_TRACES_EXPORTER"
+_GROUP: Final = "opentelemetry_traces_exporter"
+_ENDPOINT_VARIABLES: Final = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 
 
 @final
@@ -41,30 +47,74 @@ class Sink:
     memory: InMemorySpanExporter | None = None
 
 
-def sinks_of(exporter: object, otlp: Callable[[], Sink], *, has_endpoint: bool) -> tuple[Sink, ...]:
+@final
+@dataclasses.dataclass(frozen=True, slots=True)
+class ExportOptions:
+    """The arguments of `configure()` that say how to send over OTLP; None is "not given"."""
+
+    endpoint: str | None = None
+    protocol: str | None = None
+    insecure: bool | None = None
+    headers: Mapping[str, str] | None = None
+    compression: str | None = None
+    timeout_s: float | None = None
+
+
+def sinks_of(exporter: object, options: ExportOptions, variables: Environment) -> tuple[Sink, ...]:
     """
     Return the places that *exporter*, an argument of `configure()`, asks for.
 
     Args:
         exporter: A name, a SpanExporter, a SpanProcessor or a list of these.
-        otlp: Makes the sink that sends over OTLP.
-        has_endpoint: Whether an endpoint has been given: then "auto" is "otlp".
+        options: How to send over OTLP.
+        variables: What "auto" looks at, and what *options* leaves open.
 
     Raises:
-        ConfigurationError: If it is none of these.
+        ConfigurationError: If it is none of these, or cannot be made.
     """
     if isinstance(exporter, (list, tuple)):
-        return tuple(sink for one in exporter for sink in sinks_of(one, otlp, has_endpoint=has_endpoint))
+        several = cast("Sequence[object]", exporter)
+        if not several:
+            raise _unknown(several)
+        return tuple(sink for one in several for sink in sinks_of(one, options, variables))
+    named = variables.text(_VARIABLE)
+    chosen = () if named is None else _from_environment(named, options, variables)
+    if exporter == "auto" and named is not None:
+        return chosen
     if exporter == "auto":
-        exporter = "otlp" if has_endpoint else "console"
-    if exporter == "none":
-        return ()
-    return (_sink_of(exporter, otlp),)
+        exporter = "otlp" if options.endpoint or any(map(variables.text, _ENDPOINT_VARIABLES)) else "console"
+    return () if exporter == "none" else (_sink_of(exporter, options, variables),)
 
 
-def _sink_of(exporter: object, otlp: Callable[[], Sink]) -> Sink:
+def _from_environment(named: str, options: ExportOptions, variables: Environment) -> tuple[Sink, ...]:
+    """Read `OTEL_TRACES_EXPORTER`: names of ours, or of installed exporters."""
+    sinks: list[Sink] = []
+    for name in filter(None, (part.strip() for part in named.split(","))):
+        if name in ("otlp", "console", "memory"):
+            sinks.append(_sink_of(name, options, variables))
+        elif name != "none":
+            sinks.append(_exporter_sink(_installed(name, named)))
+    return tuple(sinks)
+
+
+def _installed(name: str, named: str) -> SpanExporter:
+    found = next(iter(entry_points(group=_GROUP, name=name)), None)
+    if found is None:
+        raise wrong_variable(_VARIABLE, named, "a comma-separated list of otlp, console, none or an installed exporter")
+    try:
+        exporter: object = found.load()()
+    except Exception as error:
+        msg = f"{_VARIABLE}: the exporter {name!r} ({found.value}) could not be made ({type(error).__name__})."
+        raise ConfigurationError(msg) from error
+    if not isinstance(exporter, SpanExporter):
+        msg = f"{_VARIABLE}: {name!r} ({found.value}) made a {type(exporter).__name__}, expected a SpanExporter."
+        raise ConfigurationError(msg)
+    return exporter
+
+
+def _sink_of(exporter: object, options: ExportOptions, variables: Environment) -> Sink:
     if exporter == "otlp":
-        return otlp()
+        return _otlp_sink(options, variables)
     if exporter == "console":
         return Sink("console", _tree)
     if exporter == "memory":
@@ -76,11 +126,21 @@ def _sink_of(exporter: object, otlp: Callable[[], Sink]) -> Sink:
         return Sink(type(processor).__name__, lambda _: processor)
     if isinstance(exporter, SpanExporter):
         return _exporter_sink(exporter)
-    hint = " An instance is expected, not the class: write the parentheses." if isinstance(exporter, type) else ""
-    msg = (
-        f"exporter={exporter!r:.200}: expected one of {', '.join(KNOWN)}, a SpanExporter, a SpanProcessor "
-        f'or a list of these.{hint} Write exporter="console" to see spans on stderr.'
+    raise _unknown(exporter)
+
+
+def _unknown(exporter: object) -> ConfigurationError:
+    hint = " An instance is expected, not its class." if isinstance(exporter, type) else ""
+    return wrong_argument(
+        exporter,
+        name="exporter",
+        expected=f"one of {', '.join(KNOWN)}, a SpanExporter, a SpanProcessor or a list of these.{hint}",
+        write='exporter="console" to see spans on stderr',
     )
+
+
+def _otlp_sink(options: ExportOptions, variables: Environment) -> Sink:
+    msg = f"OTLP export is not here yet {options} {variables}"
     raise ConfigurationError(msg)
 
 

@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from importlib.metadata import version as installed_version
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from opentelemetry.sdk.resources import Resource
 
@@ -18,7 +18,7 @@ from tracekit.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from tracekit._config import Settings
-    from tracekit.configuration.environment import Environment
+    from tracekit._environment import Environment
 
 SERVICE_NAME: Final = "service.name"
 SERVICE_VERSION: Final = "service.version"
@@ -49,9 +49,7 @@ def resource_maker(
     given: dict[str, object] = dict(variables.pairs("OTEL_RESOURCE_ATTRIBUTES") or {})
     given |= _present({SERVICE_NAME: variables.text("OTEL_SERVICE_NAME")})
     given |= _attributes_of(more)
-    given |= _present(
-        {SERVICE_NAME: service, SERVICE_VERSION: version, DEPLOYMENT_ENVIRONMENT_NAME: environment}
-    )
+    given |= _present({SERVICE_NAME: service, SERVICE_VERSION: version, DEPLOYMENT_ENVIRONMENT_NAME: environment})
     stage = given.get(DEPLOYMENT_ENVIRONMENT_NAME, given.get(DEPLOYMENT_ENVIRONMENT))
     given |= _present({DEPLOYMENT_ENVIRONMENT_NAME: stage, DEPLOYMENT_ENVIRONMENT: stage})
     found = {
@@ -77,13 +75,15 @@ def script_name() -> str:
     return name if name.strip("-") and name != "-c" else f"unknown_service:{Path(sys.executable or 'python').name}"
 
 
-def _attributes_of(more: Mapping[str, object] | Resource | None) -> Mapping[str, object]:
+def _attributes_of(more: Any) -> Mapping[str, object]:
     if more is None:
         return {}
     if isinstance(more, Resource):
         return more.attributes
-    if isinstance(more, Mapping) and all(isinstance(key, str) and key for key in more):
-        return more
+    if isinstance(more, Mapping):
+        attributes = cast("Mapping[object, object]", more)
+        if all(isinstance(key, str) and key for key in attributes):
+            return cast("Mapping[str, object]", attributes)
     msg = (
         f"resource={more!r:.200}: expected a mapping of attribute names to values. "
         f'Write resource={{"service.namespace": "shop"}}.'

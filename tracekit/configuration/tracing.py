@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 from typing import TYPE_CHECKING, Final, final
 
 from typing_extensions import Self
@@ -11,7 +12,7 @@ from tracekit._diagnostics import diagnostics
 from tracekit.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from types import TracebackType
 
     from opentelemetry.sdk.trace import ReadableSpan
@@ -34,9 +35,10 @@ class Tracing:
         provider: What makes them; None where tracing is switched off.
         memory: What `spans` reads.
         effective: The settings in effect, for a reader; holds no secrets.
+        on_shutdown: Called after the pipeline has been shut down.
     """
 
-    __slots__ = ("_effective", "_memory", "_pipeline", "provider")
+    __slots__ = ("_effective", "_memory", "_on_shutdown", "_pipeline", "provider")
 
     def __init__(
         self,
@@ -44,11 +46,13 @@ class Tracing:
         provider: TracerProvider | None,
         memory: InMemorySpanExporter | None,
         effective: Mapping[str, object],
+        on_shutdown: Callable[[], None],
     ) -> None:
         self._pipeline: Final = pipeline
         self.provider: Final = provider
         self._memory: Final = memory
         self._effective: Final = effective
+        self._on_shutdown: Final = on_shutdown
 
     @property
     def spans(self) -> tuple[ReadableSpan, ...]:
@@ -74,7 +78,7 @@ class Tracing:
         Returns:
             Whether all of them were exported: False if one was lost or the time was up.
         """
-        return self._pipeline.flush(int(timeout_s * 1000))
+        return self._pipeline.flush(_milliseconds(timeout_s))
 
     def shutdown(self, timeout_s: float = DEFAULT_TIMEOUT_S) -> bool:
         """
@@ -86,7 +90,9 @@ class Tracing:
         Returns:
             Whether all spans were exported: False if one was lost or the time was up.
         """
-        return self._pipeline.shutdown(int(timeout_s * 1000))
+        kept = self._pipeline.close(_milliseconds(timeout_s))
+        self._on_shutdown()
+        return kept
 
     def __enter__(self) -> Self:
         return self
@@ -98,3 +104,8 @@ class Tracing:
 
     def __repr__(self) -> str:
         return f"Tracing({', '.join(f'{name}={value!r}' for name, value in self._effective.items())})"
+
+
+def _milliseconds(timeout_s: float) -> int:
+    """Return what the SDK's interfaces ask for; anything below zero, and NaN, is no wait at all."""
+    return int(min(timeout_s, threading.TIMEOUT_MAX) * 1000) if timeout_s > 0 else 0

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from tracekit.recording.guards import EntropyIdGenerator, GuardedIdGenerator, GuardedSampler
+from tracekit.recording.guards import CountedSampler, EntropyIdGenerator, GuardedIdGenerator
 from tracekit.recording.pipeline import Pipeline
 from tracekit.recording.provider import PipelineSlot, TracerProvider, slot_of
 
 __all__ = [
+    "CountedSampler",
     "EntropyIdGenerator",
     "GuardedIdGenerator",
-    "GuardedSampler",
     "Pipeline",
     "PipelineSlot",
     "TracerProvider",

@@ -12,7 +12,7 @@ from opentelemetry.sdk.trace.sampling import Decision, Sampler, SamplingResult
 from tracekit._diagnostics import report_failure
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from types import CodeType
 
     from opentelemetry.context import Context
@@ -50,22 +50,39 @@ def _from_signal_handler(error: BaseException) -> bool:
 
 def _handler_code(signum: int) -> CodeType | None:
     handler = signal.getsignal(signum)
-    return getattr(getattr(handler, "__func__", handler), "__code__", None)
+    if not callable(handler):
+        return None
+    function = getattr(handler, "__func__", handler)  # of a bound method
+    return getattr(function, "__code__", None) or getattr(type(handler).__call__, "__code__", None)
+
+
+def guarded(part: object, method: str) -> Callable[..., None]:
+    """Return *part*'s *method* as a function that keeps its failures to itself."""
+    call: Callable[..., object] = getattr(part, method)
+
+    def run(*args: object) -> None:
+        try:
+            call(*args)
+        except FORGIVEN as error:
+            forgive(part, method, error)
+
+    return run
 
 
 @final
-class GuardedSampler(Sampler):
+class CountedSampler(Sampler):
     """
     Asks *sampler*, counts the spans it leaves out, and leaves out those it fails on.
 
     Args:
         sampler: Any sampler.
-        counters: Where `not_sampled` is counted.
+        counters: Where `not_sampled` is counted; `sampled` is counted when a span has started.
     """
 
     def __init__(self, sampler: Sampler, counters: Counters) -> None:
         self._sampler = sampler
         self._counters = counters
+        self.reads_operation_ratio: Final = getattr(sampler, "reads_operation_ratio", False)
 
     def should_sample(
         self,
@@ -75,72 +92,72 @@ class GuardedSampler(Sampler):
         kind: SpanKind | None = None,
         attributes: Attributes = None,
         links: Sequence[Link] | None = None,
-        trace_state: TraceState | None = None,
+        trace_state: TraceState | None = None,  # noqa: ARG002  # the SDK's signature
     ) -> SamplingResult:
+        """Decide as *sampler* does."""
         try:
-            answer = self._sampler.should_sample(parent_context, trace_id, name, kind, attributes, links)
-            sampled = answer.decision.is_sampled()
+            result = self._sampler.should_sample(parent_context, trace_id, name, kind, attributes, links)
+            sampled = result.decision is Decision.RECORD_AND_SAMPLE
         except FORGIVEN as error:
             forgive(self._sampler, "should_sample", error)
-            answer, sampled = SamplingResult(Decision.DROP), False
+            result, sampled = SamplingResult(Decision.DROP), False
         if not sampled:
             self._counters.add("not_sampled")
-        return answer
+        return result
 
     def get_description(self) -> str:
-        try:
-            return self._sampler.get_description()
-        except FORGIVEN as error:
-            forgive(self._sampler, "get_description", error)
-            return type(self._sampler).__name__
+        """Describe *sampler*."""
+        return self._sampler.get_description()
 
 
 @final
 class EntropyIdGenerator(IdGenerator):
-    """Ids from the operating system: a program's `random.seed()` and a fork cannot make two traces share one."""
+    """Ids from the operating system: a program's `random.seed()` or a fork cannot make two traces share one."""
 
     def generate_span_id(self) -> int:
+        """Return 64 random bits."""
         return secrets.randbits(64) or 1
 
     def generate_trace_id(self) -> int:
+        """Return 128 random bits."""
         return secrets.randbits(128) or 1
 
     def is_trace_id_random(self) -> bool:
+        """Tell that it is."""
         return True
 
 
 @final
 class GuardedIdGenerator(IdGenerator):
-    """Asks *generator*; where it fails or answers with no legal id, takes one from the operating system."""
+    """Asks *generator*; where it fails or answers with no legal id, the id comes from the operating system."""
 
     def __init__(self, generator: IdGenerator) -> None:
         self._generator = generator
         self._fallback = EntropyIdGenerator()
 
     def generate_span_id(self) -> int:
-        try:
-            made = self._generator.generate_span_id()
-            if 0 < made < 1 << 64:
-                return made
-            report_failure(type(self._generator).__name__, "generate_span_id")
-        except FORGIVEN as error:
-            forgive(self._generator, "generate_span_id", error)
-        return self._fallback.generate_span_id()
+        """Return a legal span id."""
+        return self._legal("generate_span_id", 64) or self._fallback.generate_span_id()
 
     def generate_trace_id(self) -> int:
-        try:
-            made = self._generator.generate_trace_id()
-            if 0 < made < 1 << 128:
-                return made
-            report_failure(type(self._generator).__name__, "generate_trace_id")
-        except FORGIVEN as error:
-            forgive(self._generator, "generate_trace_id", error)
-        return self._fallback.generate_trace_id()
+        """Return a legal trace id."""
+        return self._legal("generate_trace_id", 128) or self._fallback.generate_trace_id()
 
     def is_trace_id_random(self) -> bool:
+        """Tell whether *generator* says so."""
         try:
-            # Older SDKs have no such question.
-            return bool(getattr(self._generator, "is_trace_id_random", bool)())
+            return bool(self._generator.is_trace_id_random())
         except FORGIVEN as error:
             forgive(self._generator, "is_trace_id_random", error)
             return False
+
+    def _legal(self, method: str, bits: int) -> int | None:
+        try:
+            made: object = getattr(self._generator, method)()
+        except FORGIVEN as error:
+            forgive(self._generator, method, error)
+            return None
+        if isinstance(made, int) and 0 < made < 1 << bits:
+            return made
+        report_failure(type(self._generator).__name__, method)
+        return None

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Final, final
 
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import SpanProcessor
 
 from tracekit._diagnostics import report_failure
-from tracekit.recording.guards import FORGIVEN, forgive
+from tracekit._fork import in_forked_child
+from tracekit.recording.guards import guarded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from tracekit._stats import Counters
 
 _HURRY_TIMEOUT_MS: Final = 1_000
+_SHUTDOWN_TIMEOUT_MS: Final = 5_000
 
 
 @final
@@ -56,51 +59,52 @@ class Pipeline(SpanProcessor):
         self.id_generator: Final = id_generator
         self._successor: Pipeline | None = None
         self._added: tuple[SpanProcessor, ...] = ()
-        self._processors = tuple(processors)
+        self._serve(tuple(processors))
         self._closed = False
         self._hurry = False
+        in_forked_child(self._forget_counts)
+
+    def _serve(self, processors: tuple[SpanProcessor, ...]) -> None:
+        # Made once here: most processors do nothing at a span's start, and are not called then.
+        self._processors = processors
+        self._starts = _guarded_overrides(processors, "on_start")
+        self._endings = _guarded_overrides(processors, "_on_ending")
+        self._ends = _guarded_overrides(processors, "on_end")
+
+    def _forget_counts(self) -> None:
+        # The parent accounts for the spans it has made.
+        self.counters.reset_after_fork()
 
     def add(self, processor: SpanProcessor) -> None:
         """Serve *processor* too, after the others and also in the pipeline that takes this one's place."""
         self._added += (processor,)
-        self._processors += (processor,)
+        self._serve((*self._processors, processor))
 
     def give_way_to(self, successor: Pipeline) -> None:
         """Leave to *successor* the processors that were added, and the spans that end from now on."""
         for processor in self._added:
             successor.add(processor)
-        self._processors = tuple(p for p in self._processors if p not in self._added)
+        self._serve(tuple(p for p in self._processors if p not in self._added))
         self._successor = successor
 
-    def reset_after_fork(self) -> None:
-        """Count from zero: the parent accounts for its own spans."""
-        self.counters.reset_after_fork()
-
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
-        if span.context.trace_flags.sampled:  # pyright: ignore[reportOptionalMemberAccess]  # a started span has one
+        """Count a span that has started, and tell the processors."""
+        if span.get_span_context().trace_flags.sampled:
             self.counters.add("sampled")
-        for processor in self._processors:
-            try:
-                processor.on_start(span, parent_context)
-            except FORGIVEN as error:
-                forgive(processor, "on_start", error)
+        for start in self._starts:
+            start(span, parent_context)
 
     def _on_ending(self, span: Span) -> None:
-        for processor in self._processors:
-            try:
-                processor._on_ending(span)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  # the SDK's hook
-            except FORGIVEN as error:
-                forgive(processor, "on_ending", error)
+        for ending in self._endings:
+            ending(span)
 
     def on_end(self, span: ReadableSpan) -> None:
-        if self._closed:
+        """Give a span that has ended to the processors."""
+        if self._closed or self._successor is not None:
             self._hand_over(span)
             return
-        for processor in self._processors:
-            try:
-                processor.on_end(span)
-            except FORGIVEN as error:
-                forgive(processor, "on_end", error)
+        for end in self._ends:
+            end(span)
         if self._hurry and (span.parent is None or span.parent.is_remote):
             self.flush(_HURRY_TIMEOUT_MS)
 
@@ -131,14 +135,20 @@ class Pipeline(SpanProcessor):
         Returns:
             Whether everything that had ended when called has been exported.
         """
+        if self._closed:
+            return True
         lost = self._lost()
         flushed = _in_time(
-            [(p, "force_flush", lambda left, p=p: p.force_flush(left) is not False) for p in self._processors],
+            [(processor, "force_flush", partial(_flush, processor, timeout_ms)) for processor in self._processors],
             timeout_ms,
         )
         return flushed and self._lost() == lost
 
-    def shutdown(self, timeout_ms: int = 30_000) -> bool:
+    def shutdown(self) -> None:
+        """Close the pipeline (the SDK's name for `close`)."""
+        self.close(_SHUTDOWN_TIMEOUT_MS)
+
+    def close(self, timeout_ms: int) -> bool:
         """
         Flush and shut down all processors, within *timeout_ms* together; only the first call does anything.
 
@@ -151,21 +161,38 @@ class Pipeline(SpanProcessor):
         flushed = self.flush(timeout_ms)
         self._closed = True
         left_ms = max(0, int((deadline - time.monotonic()) * 1000))
-        closed = _in_time([(p, "shutdown", lambda _, p=p: p.shutdown() is None) for p in self._processors], left_ms)
+        closed = _in_time(
+            [(processor, "shutdown", partial(_shut_down, processor)) for processor in self._processors], left_ms
+        )
         return flushed and closed
 
     def _lost(self) -> int:
         return sum(self.counters.snapshot().dropped.values())
 
 
-def _in_time(jobs: Sequence[tuple[object, str, Callable[[int], bool]]], timeout_ms: int) -> bool:
+def _guarded_overrides(processors: Sequence[SpanProcessor], method: str) -> tuple[Callable[..., None], ...]:
+    inherited = getattr(SpanProcessor, method)
+    return tuple(guarded(p, method) for p in processors if getattr(type(p), method) is not inherited)
+
+
+def _flush(processor: SpanProcessor, timeout_ms: int) -> bool:
+    # None, from processors that answer nothing, is no loss.
+    return processor.force_flush(timeout_ms) is not False
+
+
+def _shut_down(processor: SpanProcessor) -> bool:
+    processor.shutdown()
+    return True
+
+
+def _in_time(jobs: Sequence[tuple[object, str, Callable[[], bool]]], timeout_ms: int) -> bool:
     """Run all *jobs* at once, wait for *timeout_ms* at most; a job that takes longer is left behind."""
     deadline = time.monotonic() + timeout_ms / 1000
     succeeded: list[bool] = []
 
-    def run(part: object, what: str, job: Callable[[int], bool]) -> None:
+    def run(part: object, what: str, job: Callable[[], bool]) -> None:
         try:
-            succeeded.append(job(timeout_ms))
+            succeeded.append(job())
         except BaseException as error:  # noqa: BLE001  # on a thread of ours nothing is meant for the program
             report_failure(type(part).__name__, what, error)
 

@@ -7,23 +7,22 @@ handed out long ago follow.
 
 from __future__ import annotations
 
-import os
 import threading
 import weakref
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Final, cast, final
 
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import SpanLimits, SpanProcessor
 from opentelemetry.sdk.trace import TracerProvider as SdkTracerProvider
 from opentelemetry.sdk.trace.sampling import DEFAULT_ON
 
+from tracekit._fork import in_forked_child
 from tracekit.recording.guards import EntropyIdGenerator
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
-    from opentelemetry.sdk.trace import ReadableSpan, Span
+    from opentelemetry.sdk.trace import ReadableSpan, Span, SynchronousMultiSpanProcessor
     from opentelemetry.sdk.trace.id_generator import IdGenerator
-    from opentelemetry.sdk.trace.sampling import Sampler
 
     from tracekit.recording.pipeline import Pipeline
 
@@ -37,24 +36,24 @@ class TracerProvider(SdkTracerProvider):
             sampler=DEFAULT_ON,
             resource=Resource.get_empty(),
             shutdown_on_exit=False,
-            active_span_processor=pipeline,  # type: ignore[arg-type]  # used like the two classes it asks for
+            # Asks for its own two classes; uses what every processor has, and add_span_processor, overridden below.
+            active_span_processor=cast("SynchronousMultiSpanProcessor", pipeline),
             span_limits=SpanLimits(),
         )
         self.use(pipeline)
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._handle_fork)
+        in_forked_child(self._handle_fork)
 
     def use(self, pipeline: Pipeline) -> None:
         """Let all tracers, also those handed out before, make their next span for *pipeline*."""
         with self._tracers_lock:
             self.pipeline = pipeline
-            self._active_span_processor = pipeline  # type: ignore[assignment]  # see __init__
-            self.sampler: Sampler = pipeline.sampler or DEFAULT_ON
-            self.id_generator: IdGenerator = pipeline.id_generator or EntropyIdGenerator()
+            self._active_span_processor = cast("SynchronousMultiSpanProcessor", pipeline)
+            self.sampler = pipeline.sampler or DEFAULT_ON
+            self.id_generator: IdGenerator = pipeline.id_generator or EntropyIdGenerator()  # type: ignore[assignment]  # the SDK takes any, and declares its default
             self._span_limits = pipeline.limits or SpanLimits()
             self._resource = pipeline.make_resource()
             for tracer in self._tracers.values():
-                tracer.span_processor = pipeline  # type: ignore[assignment]  # see __init__
+                tracer.span_processor = self._active_span_processor
                 tracer.sampler = self.sampler
                 tracer.id_generator = self.id_generator
                 tracer.resource = self._resource
@@ -73,9 +72,8 @@ class TracerProvider(SdkTracerProvider):
         return self.pipeline.force_flush(timeout_millis)
 
     def _handle_fork(self) -> None:
-        """Give the child an identity of its own (called by the SDK too; the second call changes nothing)."""
+        """Give the child an identity of its own (some releases of the SDK call this too)."""
         self._tracers_lock = threading.Lock()
-        self.pipeline.reset_after_fork()
         self._resource = self.pipeline.make_resource()
         for tracer in self._tracers.values():
             tracer.resource = self._resource
@@ -89,6 +87,7 @@ class PipelineSlot(SpanProcessor):
         self.pipeline: Pipeline | None = None
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
+        """Pass a span that has started on."""
         if self.pipeline is not None:
             self.pipeline.on_start(span, parent_context)
 
@@ -97,14 +96,17 @@ class PipelineSlot(SpanProcessor):
             self.pipeline._on_ending(span)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
 
     def on_end(self, span: ReadableSpan) -> None:
+        """Pass a span that has ended on."""
         if self.pipeline is not None:
             self.pipeline.on_end(span)
 
     def shutdown(self) -> None:
+        """Shut down what is in it."""
         if self.pipeline is not None:
             self.pipeline.shutdown()
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        """Flush what is in it."""
         return self.pipeline is None or self.pipeline.force_flush(timeout_millis)
 
 

@@ -1,0 +1,139 @@
+"""
+The end of the process: at exit, on SIGTERM, and at the end of a forked worker, what is queued is exported.
+
+Only this module registers exit functions and signal handlers.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import signal
+import threading
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
+
+from tracekit._diagnostics import report_failure
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+
+    from tracekit.recording import Pipeline
+
+EXIT_TIMEOUT_S: Final = 5.0
+# How long a program's own handler may be kept waiting: it may be about to leave without any exit functions.
+_HANDLER_TIMEOUT_S: Final = 1.0
+# Below every finalizer that multiprocessing runs for the user's pools and queues.
+_FINALIZER_PRIORITY: Final = -1_000
+
+
+_Handler: TypeAlias = "Callable[[int, FrameType | None], Any] | int"
+
+
+@final
+class Ending:
+    """Watches over the open pipeline of this process until its end."""
+
+    def __init__(self) -> None:
+        self._pipeline: Pipeline | None = None
+        self._registered = False
+
+    def watch(self, pipeline: Pipeline) -> None:
+        """From now on export what is in *pipeline* when the process ends."""
+        self._pipeline = pipeline
+        if not self._registered:
+            self._registered = True
+            atexit.register(self._close)
+            self._register_with_multiprocessing()
+        self._handle_termination()
+
+    def forget(self, pipeline: Pipeline) -> None:
+        """Stop watching *pipeline*, which is shut down."""
+        if self._pipeline is not pipeline:
+            return
+        self._pipeline = None
+        current = signal.getsignal(signal.SIGTERM)
+        if isinstance(current, _TerminationHandler) and _in_main_thread():
+            signal.signal(signal.SIGTERM, current.previous)
+
+    def flush(self) -> None:
+        """Export what is queued, within the exit timeout."""
+        if self._pipeline is not None:
+            self._pipeline.flush(int(EXIT_TIMEOUT_S * 1000))
+
+    def hurry(self) -> None:
+        """Expect the end at any moment."""
+        if self._pipeline is not None:
+            self._pipeline.hurry()
+
+    def _close(self) -> None:
+        if self._pipeline is not None:
+            self._pipeline.close(int(EXIT_TIMEOUT_S * 1000))
+
+    def _register_with_multiprocessing(self) -> None:
+        # Forked workers leave by os._exit(), which runs multiprocessing's finalizers and no exit functions.
+        from multiprocessing import util
+
+        def in_worker(ending: Ending) -> None:
+            util.Finalize(None, ending._close, exitpriority=_FINALIZER_PRIORITY)  # our own
+
+        util.register_after_fork(self, in_worker)
+
+    def _handle_termination(self) -> None:
+        """Put our handler before the program's own; only the main thread may."""
+        if not _in_main_thread():
+            return
+        previous = signal.getsignal(signal.SIGTERM)
+        # None: set by something that is not Python, which could not be called. SIG_IGN: the program wants to live.
+        if previous is None or previous is signal.SIG_IGN or isinstance(previous, _TerminationHandler):
+            return
+        signal.signal(signal.SIGTERM, _TerminationHandler(self, previous))
+
+
+@final
+class _TerminationHandler:
+    """
+    Exports what is queued, then does what SIGTERM did before.
+
+    The export runs on a thread: the main thread may hold, at this very moment, a lock that the export needs.
+    """
+
+    def __init__(self, ending: Ending, previous: _Handler) -> None:
+        self._ending: Final = ending
+        self.previous: Final = previous
+
+    def __call__(self, signum: int, frame: FrameType | None) -> None:
+        if callable(self.previous):
+            # The program goes on for a while; servers such as uvicorn then end it by a second, deadly signal.
+            self._ending.hurry()
+            exporting = _start(self._ending.flush)
+            if exporting is not None:
+                exporting.join(_HANDLER_TIMEOUT_S)
+            self.previous(signum, frame)
+            return
+        # A second signal kills at once.
+        signal.signal(signum, signal.SIG_DFL)
+
+        def flush_and_die() -> None:
+            self._ending.flush()
+            os.kill(os.getpid(), signum)
+
+        if _start(flush_and_die) is None:
+            os.kill(os.getpid(), signum)
+
+
+def _start(job: Callable[[], None]) -> threading.Thread | None:
+    thread = threading.Thread(target=job, name="tracekit-termination", daemon=True)
+    try:
+        thread.start()
+    except RuntimeError as error:  # no thread is to be had
+        report_failure("tracekit", "flush on SIGTERM", error)
+        return None
+    return thread
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
+
+
+ending: Final = Ending()
