@@ -114,7 +114,7 @@ def test_another_process_decides_alike() -> None:
 
 
 @pytest.mark.parametrize("is_remote", [True, False])
-@pytest.mark.parametrize("sample", [0, 1, 0.5, {"*": 0}, {"*": 1}, [Rule(ratio=0)], RateLimited(0.001)], ids=str)
+@pytest.mark.parametrize("sample", [0, 1, 0.5, {"*": 0}, {"*": 1}, [Rule(ratio=0)], RateLimited(0.001)])
 def test_a_span_with_a_parent_follows_it(sample: Any, is_remote: bool) -> None:
     sampler = sampler_from(sample)
     assert _is_sampled(sampler, context=_below(sampled=True, is_remote=is_remote))
@@ -406,7 +406,7 @@ def test_an_installed_sampler_is_found_by_name(tmp_path: Any, monkeypatch: pytes
 # Operations with a ratio of their own
 
 
-@pytest.fixture(params=[0.0, ALWAYS_OFF, ALWAYS_ON, TraceIdRatioBased(0), {"*": 0}], ids=str)
+@pytest.fixture(params=[0.0, ALWAYS_OFF, ALWAYS_ON, TraceIdRatioBased(0), {"*": 0}])
 def ours(request: pytest.FixtureRequest) -> Iterator[Pipeline]:
     pipeline = Pipeline(sampler_from(request.param))
     yield pipeline
