@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 # Each is a module with `tables() -> Sequence[Table]`.
-BENCHMARKS: Final = ("calls",)
+BENCHMARKS: Final = ("calls", "tail")
 
 
 def main() -> None:

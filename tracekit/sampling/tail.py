@@ -114,7 +114,7 @@ class TailBuffer(SpanProcessor):
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._policy = policy
-        self._slow_s = math.inf if policy.keep_slower_than_s is None else policy.keep_slower_than_s
+        self._slow_s = policy.keep_slower_than_s
         self._processors = tuple(processors)
         self._counters = counters
         self._clock = clock
@@ -195,7 +195,7 @@ class TailBuffer(SpanProcessor):
                 trace.open_roots -= 1
                 if not trace.open_roots:
                     self._take(trace_id)
-            return self._make_room()
+            return self._make_room() if self._held_spans > self._policy.max_spans else ()
 
     def _late(self, trace_id: int, span: ReadableSpan) -> Sequence[ReadableSpan]:
         kept = self._decided.get(trace_id)
@@ -206,11 +206,13 @@ class TailBuffer(SpanProcessor):
     def _is_worth_keeping(self, trace: _HeldTrace, span: ReadableSpan, *, is_root: bool) -> bool:
         if self._policy.keep_errors and span.status.status_code is StatusCode.ERROR:
             return True
+        if self._slow_s is None:
+            return False
         return self._is_slow(trace) or (is_root and _duration_s(span) >= self._slow_s)
 
     def _is_slow(self, trace: _HeldTrace) -> bool:
         """Tell whether a local root that is still open has taken too long already."""
-        return self._clock() - trace.since >= self._slow_s
+        return self._slow_s is not None and self._clock() - trace.since >= self._slow_s
 
     def _make_room(self) -> Sequence[ReadableSpan]:
         """Decide on the oldest traces until the bounds hold: slow ones are kept, others dropped and counted."""
