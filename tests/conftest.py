@@ -4,15 +4,33 @@ from __future__ import annotations
 
 import os
 import socket
-from typing import Final
+import sys
+from typing import TYPE_CHECKING, Final
 
 import pytest
 from hypothesis import settings
+from opentelemetry import trace as trace_api
+from opentelemetry.util._once import Once
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 # A shared machine stalls: a deadline would test the machine. CI must not depend on luck, so it replays fixed examples.
 settings.register_profile("local", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") else "local")
+
+
+@pytest.fixture(autouse=True)
+def _leave_no_provider() -> Iterator[None]:
+    """Undo `configure()` after each test, in OpenTelemetry's own globals too."""
+    yield
+    configuration = sys.modules.get("tracekit.configuration._configure")
+    if configuration is not None:
+        configuration.deployment.reset()
+    trace_api._TRACER_PROVIDER = None
+    trace_api._TRACER_PROVIDER_SET_ONCE = Once()
+
 
 SERVICE_PORTS: Final = {"postgresql": 5432, "redis": 6379, "rabbitmq": 5672, "nats": 4222, "mqtt": 1883}
 

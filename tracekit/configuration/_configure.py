@@ -15,6 +15,7 @@ from tracekit._diagnostics import logger
 from tracekit._environment import Environment
 from tracekit._stats import Counters
 from tracekit.configuration import arguments
+from tracekit.configuration.batching import Batching
 from tracekit.configuration.ending import EXIT_TIMEOUT_S, ending
 from tracekit.configuration.exporters import Exporters, ExportOptions, Sink, sinks_of
 from tracekit.configuration.limits import span_limits, string_limit
@@ -27,7 +28,7 @@ from tracekit.sampling import TailBuffer, TailPolicy, sampler_from
 
 if TYPE_CHECKING:
     import re
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from opentelemetry.propagators.textmap import TextMapPropagator
     from opentelemetry.sdk.resources import Resource
@@ -146,6 +147,7 @@ def configure(
         headers=headers,
         compression=compression,
         timeout_s=timeout_s,
+        batching=Batching.of(variables),
     )
     sinks = sinks_of(exporter, options, variables)
     is_disabled = variables.boolean("OTEL_SDK_DISABLED") is True
@@ -163,11 +165,11 @@ def configure(
         limits=limits,
         id_generator=ids,
     )
-    in_use = _deployment.replace(pipeline, own_provider, settings, propagator, is_disabled=is_disabled)
+    in_use = deployment.replace(pipeline, own_provider, settings, propagator, is_disabled=is_disabled)
     effective = {
         "service": make_resource().attributes.get("service.name") if own_provider is None else None,
         "exporter": "disabled" if is_disabled else [sink.label for sink in sinks],
-        "sampler": sampler.get_description(),
+        "sample": sampler.get_description() if sample is None else sample,
         "tail": tail or None,
         "instrument": libraries,
         "provider": own_provider and type(own_provider).__name__,
@@ -233,6 +235,7 @@ class _Deployment:
         self._provider: TracerProvider | None = None
         self._users_provider: SdkTracerProvider | None = None
         self._propagator_before: TextMapPropagator | None = None
+        self._undo: Callable[[], None] | None = None
 
     def replace(
         self,
@@ -250,12 +253,24 @@ class _Deployment:
                 old.give_way_to(pipeline)
             provider = self._feed(pipeline, users_provider, is_disabled=is_disabled)
             self._carry_with(propagator)
-            runtime.use(settings=settings, provider=provider)
+            undo = runtime.use(settings=settings, provider=provider)
+            self._undo = self._undo or undo
             ending.watch(pipeline)
         if old is not None:
             # Outside the lock: it may take its time.
             old.close(int(EXIT_TIMEOUT_S * 1000))
         return provider
+
+    def reset(self) -> None:
+        """Take everything back but the provider in OpenTelemetry's hands, which cannot be (tests)."""
+        with self._lock:
+            if self._pipeline is not None:
+                self._pipeline.close(0)
+                ending.forget(self._pipeline)
+            self._carry_with(None)
+            if self._undo is not None:
+                self._undo()
+            self.__init__()  # type: ignore[misc]  # a new one in the old one's place
 
     def _feed(
         self, pipeline: Pipeline, users_provider: SdkTracerProvider | None, *, is_disabled: bool
@@ -302,4 +317,4 @@ def _make_global(provider: trace_api.TracerProvider) -> None:
         )
 
 
-_deployment: Final = _Deployment()
+deployment: Final = _Deployment()

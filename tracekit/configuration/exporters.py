@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from importlib.metadata import entry_points
-from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeAlias, cast, final
 
 from opentelemetry.sdk.trace import SpanProcessor
@@ -13,6 +13,8 @@ from opentelemetry.sdk.trace.export import SpanExporter
 
 from tracekit._environment import Environment, wrong_variable
 from tracekit.configuration.arguments import wrong_argument
+from tracekit.configuration.batching import Batching
+from tracekit.configuration.lending import LentExporter, LentProcessor
 from tracekit.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -50,7 +52,7 @@ class Sink:
 @final
 @dataclasses.dataclass(frozen=True, slots=True)
 class ExportOptions:
-    """The arguments of `configure()` that say how to send over OTLP; None is "not given"."""
+    """The arguments of `configure()` that say how to send; None is "not given"."""
 
     endpoint: str | None = None
     protocol: str | None = None
@@ -58,6 +60,7 @@ class ExportOptions:
     headers: Mapping[str, str] | None = None
     compression: str | None = None
     timeout_s: float | None = None
+    batching: Batching = dataclasses.field(default_factory=Batching)
 
 
 def sinks_of(exporter: object, options: ExportOptions, variables: Environment) -> tuple[Sink, ...]:
@@ -93,7 +96,7 @@ def _from_environment(named: str, options: ExportOptions, variables: Environment
         if name in ("otlp", "console", "memory"):
             sinks.append(_sink_of(name, options, variables))
         elif name != "none":
-            sinks.append(_exporter_sink(_installed(name, named)))
+            sinks.append(_exporter_sink(_installed(name, named), options.batching))
     return tuple(sinks)
 
 
@@ -120,12 +123,11 @@ def _sink_of(exporter: object, options: ExportOptions, variables: Environment) -
     if exporter == "memory":
         return _memory_sink()
     if isinstance(exporter, str) and exporter.startswith(_FILE) and exporter != _FILE:
-        return _file_sink(Path(exporter.removeprefix(_FILE)).expanduser())
+        return _file_sink(exporter.removeprefix(_FILE), options.batching)
     if isinstance(exporter, SpanProcessor):
-        processor = exporter
-        return Sink(type(processor).__name__, lambda _: processor)
+        return Sink(type(exporter).__name__, partial(_as_given, exporter))
     if isinstance(exporter, SpanExporter):
-        return _exporter_sink(exporter)
+        return _exporter_sink(exporter, options.batching)
     raise _unknown(exporter)
 
 
@@ -144,6 +146,10 @@ def _otlp_sink(options: ExportOptions, variables: Environment) -> Sink:
     raise ConfigurationError(msg)
 
 
+def _as_given(processor: SpanProcessor, _counters: Counters) -> SpanProcessor:
+    return LentProcessor(processor)
+
+
 def _tree(counters: Counters) -> SpanProcessor:
     from tracekit.export.console import TreeProcessor
 
@@ -153,39 +159,32 @@ def _tree(counters: Counters) -> SpanProcessor:
 def _memory_sink() -> Sink:
     from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-    return dataclasses.replace(_exporter_sink(InMemorySpanExporter()), label="memory")
+    return dataclasses.replace(_exporter_sink(InMemorySpanExporter(), Batching()), label="memory")
 
 
-def _file_sink(path: Path) -> Sink:
-    if path.is_dir() or not path.parent.is_dir():
-        msg = f'exporter="file:{path}": expected a file in a directory that exists. Write exporter="file:traces.jsonl".'
-        raise ConfigurationError(msg)
+def _file_sink(path: str, batching: Batching) -> Sink:
+    from tracekit.export.file import FileExporter
 
-    def open_file(counters: Counters) -> SpanProcessor:
-        from tracekit.export.batch import BatchProcessor
-        from tracekit.export.file import FileExporter
-
-        return BatchProcessor(FileExporter(path), counters)
-
-    return Sink(f"file:{path}", open_file)
+    return dataclasses.replace(_exporter_sink(FileExporter(path), batching), label=f"file:{path}")
 
 
-def _exporter_sink(exporter: SpanExporter) -> Sink:
+def _exporter_sink(exporter: SpanExporter, batching: Batching) -> Sink:
     from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+    label = type(exporter).__name__
     if isinstance(exporter, InMemorySpanExporter):
-        memory = exporter
+        # Tests read it back on the next line.
+        return Sink(label, partial(_immediately, exporter), exporter)
+    return Sink(label, partial(_in_batches, exporter, batching))
 
-        def immediately(counters: Counters) -> SpanProcessor:
-            from tracekit.export.immediate import ImmediateProcessor
 
-            return ImmediateProcessor(memory, counters)
+def _immediately(exporter: SpanExporter, counters: Counters) -> SpanProcessor:
+    from tracekit.export.immediate import ImmediateProcessor
 
-        return Sink(type(exporter).__name__, immediately, memory)
+    return ImmediateProcessor(LentExporter(exporter), counters)
 
-    def in_batches(counters: Counters) -> SpanProcessor:
-        from tracekit.export.batch import BatchProcessor
 
-        return BatchProcessor(exporter, counters)
+def _in_batches(exporter: SpanExporter, batching: Batching, counters: Counters) -> SpanProcessor:
+    from tracekit.export.batch import BatchProcessor
 
-    return Sink(type(exporter).__name__, in_batches)
+    return BatchProcessor(LentExporter(exporter), counters, **batching.given())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import threading
 import time
 from functools import partial
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from tracekit._stats import Counters
 
 _HURRY_TIMEOUT_MS: Final = 1_000
+_GRACE_S: Final = 0.2
 _SHUTDOWN_TIMEOUT_MS: Final = 5_000
 
 
@@ -157,14 +159,13 @@ class Pipeline(SpanProcessor):
         """
         if self._closed:
             return True
-        deadline = time.monotonic() + timeout_ms / 1000
-        flushed = self.flush(timeout_ms)
-        self._closed = True
-        left_ms = max(0, int((deadline - time.monotonic()) * 1000))
+        lost = self._lost()
         closed = _in_time(
-            [(processor, "shutdown", partial(_shut_down, processor)) for processor in self._processors], left_ms
+            [(processor, "shutdown", partial(_close, processor, timeout_ms)) for processor in self._processors],
+            timeout_ms,
         )
-        return flushed and closed
+        self._closed = True
+        return closed and self._lost() == lost
 
     def _lost(self) -> int:
         return sum(self.counters.snapshot().dropped.values())
@@ -180,14 +181,20 @@ def _flush(processor: SpanProcessor, timeout_ms: int) -> bool:
     return processor.force_flush(timeout_ms) is not False
 
 
-def _shut_down(processor: SpanProcessor) -> bool:
+def _close(processor: SpanProcessor, timeout_ms: int) -> bool:
+    if "timeout_millis" in inspect.signature(processor.shutdown).parameters:
+        # It flushes, and counts what it could not export in that time.
+        processor.shutdown(timeout_millis=timeout_ms)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+        return True
+    flushed = _flush(processor, timeout_ms)
     processor.shutdown()
-    return True
+    return flushed
 
 
 def _in_time(jobs: Sequence[tuple[object, str, Callable[[], bool]]], timeout_ms: int) -> bool:
     """Run all *jobs* at once, wait for *timeout_ms* at most; a job that takes longer is left behind."""
-    deadline = time.monotonic() + timeout_ms / 1000
+    # The grace lets a processor that keeps to the time finish its books.
+    deadline = time.monotonic() + timeout_ms / 1000 + _GRACE_S
     succeeded: list[bool] = []
 
     def run(part: object, what: str, job: Callable[[], bool]) -> None:
