@@ -36,6 +36,7 @@ LAYERS: Final = (
     ("messaging", "logs", "concurrency", "instrumentation"),
     ("configuration",),
     ("testing", "view"),
+    ("pytest_plugin",),
     ("cli",),
     ("__init__",),
 )

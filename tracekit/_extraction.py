@@ -308,7 +308,7 @@ class Extraction:
                     attributes[key] = REDACTED
                     return
                 value: Any = extractor(result)
-                kind: Any = type(value)
+                kind = cast("Any", type(value))
                 if key == RETURN_VALUE and issubclass(kind, Mapping) and value is not result:
                     attributes.update(attribute_items(value, settings.redactor, settings.string_limit, name))
                 else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, final
+from typing import Any, cast, final
 
 from tracekit.errors import InstrumentationError
 
@@ -87,7 +87,7 @@ def follow(value: Any, steps: Iterable[str]) -> Any:
     """
     for step in steps:
         # type(): a `__class__` may lie.
-        kind: Any = type(value)
+        kind = cast("Any", type(value))
         if issubclass(kind, Mapping):
             value = value[step]
         elif issubclass(kind, Sequence) and step.lstrip("-").isdecimal():

@@ -13,6 +13,7 @@ from tracekit._attributes import AttributeValue, attribute_value
 from tracekit._config import Settings, runtime, tracer_of
 from tracekit._extraction import Extraction
 from tracekit._naming import span_name
+from tracekit._ratio import ratio_of
 from tracekit._redaction import REDACTED
 from tracekit._semconv import CODE_FILE_PATH, CODE_FUNCTION_NAME, CODE_LINE_NUMBER
 from tracekit.errors import InstrumentationError
@@ -228,8 +229,5 @@ def checked_options(options: Mapping[str, Any], name: str) -> None:
         if not isinstance(value, bool):
             msg = f"{switch} of {name} got {value!r}, expected True or False. Write {switch}=True."
             raise InstrumentationError(msg)
-    ratio = options.get("sample")
-    is_number = isinstance(ratio, (int, float)) and not isinstance(ratio, bool)
-    if ratio is not None and not (is_number and 0 <= ratio <= 1):
-        msg = f"sample of {name} got {ratio!r}, expected a ratio from 0.0 to 1.0. Write sample=0.01."
-        raise InstrumentationError(msg)
+    if (ratio := options.get("sample")) is not None:
+        ratio_of(ratio, f"sample of {name}", "sample=0.01", InstrumentationError)

@@ -14,6 +14,7 @@ from tracekit._attributes import AttributeValue, attribute_items
 from tracekit._config import runtime
 from tracekit._context import SPAN_KEY, current_context, replace_context
 from tracekit._diagnostics import report_failure
+from tracekit._ratio import start_operation_span
 from tracekit._semconv import ERROR_TYPE, EVENT_CANCELLED
 from tracekit.propagation import extract
 
@@ -79,7 +80,12 @@ class ActiveSpan:
         fixed = operation.fixed_attributes(settings)
         if attributes is not None:
             fixed = fixed | attribute_items(attributes, settings.redactor, settings.string_limit, operation.name)
-        self.span = tracer.start_span(operation.name, base, operation.kind, fixed, links)
+        if operation.sample is None:
+            self.span = tracer.start_span(operation.name, base, operation.kind, fixed, links)
+        else:
+            self.span = start_operation_span(
+                tracer, operation.sample, operation.name, base, kind=operation.kind, attributes=fixed, links=links
+            )
         self.records = self.span.is_recording()
         if self.records:
             operation.complete()
