@@ -270,7 +270,7 @@ class _Deployment:
             self._carry_with(None)
             if self._undo is not None:
                 self._undo()
-            self.__init__()  # type: ignore[misc]  # a new one in the old one's place
+            self.__init__()  # a new one in the old one's place
 
     def _feed(
         self, pipeline: Pipeline, users_provider: SdkTracerProvider | None, *, is_disabled: bool

@@ -85,7 +85,7 @@ class LentProcessor(SpanProcessor):
         self._processor.on_start(span, parent_context)
 
     def _on_ending(self, span: Span) -> None:
-        self._processor._on_ending(span)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  # the SDK's hook
+        self._processor._on_ending(span)  # noqa: SLF001  # the SDK's hook
 
     def on_end(self, span: ReadableSpan) -> None:
         """Pass a span that has ended on."""
