@@ -21,7 +21,9 @@ STABLE = TreeOptions(header=False, ids=False, durations=False)
 MS = 1_000_000
 
 
-def span(number: int, name: str, parent: int | None = None, *, start_ms: int | None = None, **fields: Any) -> SpanRecord:
+def span(
+    number: int, name: str, parent: int | None = None, *, start_ms: int | None = None, **fields: Any
+) -> SpanRecord:
     """A span of 1 ms that starts *number* ms after the trace unless told otherwise."""
     start = (number if start_ms is None else start_ms) * MS
     fields.setdefault("end_time_ns", start + MS)
@@ -162,7 +164,7 @@ def test_caller_chooses_what_is_hidden() -> None:
         ("two words", '"two words"'),
         ("", '""'),
         ('say "hi"', "'say \"hi\"'"),
-        ("it's \"it\"", '"it\'s \\"it\\""'),
+        ('it\'s "it"', '"it\'s \\"it\\""'),
         ("https://shop/orders?id=7", "https://shop/orders?id=7"),
         (r"C:\temp", r"C:\temp"),
         ("line\nbreak", r"line\nbreak"),
@@ -321,7 +323,9 @@ def test_every_span_is_shown_or_counted(shape: list[tuple[int, int | None, str, 
     spans = [span(n, name, parent, status="error" if bad else "unset") for n, parent, name, bad in shape]
     tree = stable(*spans, max_lines=max_lines)
     told = re.sub(r"(?s)… ([\d,]+) more spans? left out.*", r"(x \1)", tree)
-    counts = [int(match[1] or 1) for match in re.finditer(r"^.*?(?:\(x (\d+)\).*|$)\n?", told, re.MULTILINE) if match[0]]
+    counts = [
+        int(match[1] or 1) for match in re.finditer(r"^.*?(?:\(x (\d+)\).*|$)\n?", told, re.MULTILINE) if match[0]
+    ]
     assert sum(counts) == len(spans)
 
 
@@ -340,7 +344,9 @@ ATTRIBUTES = st.dictionaries(HOSTILE, VALUES, max_size=4)
 EVENTS = st.lists(st.builds(EventRecord, HOSTILE, st.just(0), ATTRIBUTES), max_size=4)
 
 
-@given(HOSTILE, ATTRIBUTES, EVENTS, HOSTILE, HOSTILE, st.sampled_from(["utf-8", "ascii", "cp1252", "shift_jis", "utf-16"]))
+@given(
+    HOSTILE, ATTRIBUTES, EVENTS, HOSTILE, HOSTILE, st.sampled_from(["utf-8", "ascii", "cp1252", "shift_jis", "utf-16"])
+)
 def test_hostile_text_makes_no_line_and_no_control_character(
     name: str, attributes: dict[str, Any], events: list[EventRecord], description: str, service: str, encoding: str
 ) -> None:
