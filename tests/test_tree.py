@@ -127,7 +127,9 @@ def test_exception_is_said_once_and_without_its_stack() -> None:
     assert stable(expected) == "├─ a  error.type=shop.CardDeclined\n│  • exception CardDeclined: no funds\n"
 
 
-def test_error_without_description_says_its_type() -> None:
+def test_error_without_description_says_what_is_known() -> None:
+    raised = EventRecord("exception", 0, {"exception.type": "KeyError", "exception.message": "'sku'"})
+    assert stable(span(1, "a", status="error", events=(raised,))) == "├─ a  ERROR KeyError: 'sku'\n"
     assert stable(span(1, "a", status="error", attributes={"error.type": "500"})) == "├─ a  ERROR 500\n"
     assert stable(span(1, "a", status="error")) == "├─ a  ERROR\n"
 

@@ -305,10 +305,12 @@ def _said(span: SpanRecord, description: str) -> Callable[[str, str], bool]:
 
 
 def _description(span: SpanRecord) -> str:
-    if span.status != "error":
-        return ""
+    """Return what is known of the error of *span*: some instrumentations only record an exception, or its type."""
+    if span.status != "error" or span.description:
+        return span.description
     error_type = span.attributes.get(ERROR_TYPE)
-    return span.description or (error_type if isinstance(error_type, str) else "")
+    raised = [event.exception for event in span.events if event.exception]
+    return raised[-1] if raised else error_type if isinstance(error_type, str) else ""
 
 
 def _is_told(event: EventRecord, description: str) -> bool:
