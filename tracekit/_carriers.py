@@ -80,7 +80,7 @@ def read(carrier: object) -> dict[str, list[object]]:
         TypeError: *carrier* has no shape known here.
     """
     fields: dict[str, list[object]] = {}
-    for key, value in islice(_pairs(carrier), _MAX_FIELDS):
+    for key, value in _pairs(carrier):
         name = _field_name(key)
         if name in fields:
             fields[name].append(value)
@@ -120,7 +120,7 @@ def _pairs(carrier: Any, depth: int = _MAX_DEPTH) -> Iterator[tuple[object, obje
     if inner is not _MISSING and depth:
         yield from _pairs(inner, depth - 1)
     elif carrier is not None:
-        for pair in _items(carrier):
+        for pair in islice(_items(carrier), _MAX_FIELDS):
             try:
                 key, value = pair
             except (TypeError, ValueError):  # one malformed pair must not cost the others
