@@ -428,6 +428,16 @@ def test_users_provider_gets_the_processors_and_keeps_its_own() -> None:
     assert len(own.get_finished_spans()) == 3
 
 
+def test_tracers_handed_out_before_follow_to_a_users_provider() -> None:
+    early = trace_api.get_tracer("library")
+    tracekit.configure(exporter="memory")
+    users = SdkTracerProvider(resource=Resource({"service.name": "mine"}), shutdown_on_exit=False)
+    tracing = tracekit.configure(provider=users, exporter="memory")
+    early.start_span("a").end()
+    assert [(span.name, span.resource.attributes["service.name"]) for span in tracing.spans] == [("a", "mine")]
+    assert tracing.stats.started == 1
+
+
 # Parts that fail
 
 

@@ -23,7 +23,7 @@ from tracekit.configuration.propagators import propagator_of
 from tracekit.configuration.resource import resource_maker
 from tracekit.configuration.tracing import Tracing
 from tracekit.errors import ConfigurationError, InstrumentationError
-from tracekit.recording import CountedSampler, GuardedIdGenerator, Pipeline, TracerProvider, slot_of
+from tracekit.recording import CountedSampler, GuardedIdGenerator, Pipeline, TracerProvider, mirror_of, slot_of
 from tracekit.sampling import TailBuffer, TailPolicy, sampler_from
 
 if TYPE_CHECKING:
@@ -281,8 +281,8 @@ class _Deployment:
         if users_provider is not None:
             slot_of(users_provider).pipeline = pipeline
             if self._provider is not None:
-                self._provider.use(Pipeline((), Counters(), sampler=ALWAYS_OFF))
-            _make_global(users_provider)
+                self._provider.use(mirror_of(users_provider))
+            self._make_global(users_provider)
             return users_provider
         if self._provider is not None:
             self._provider.use(pipeline)
@@ -290,8 +290,19 @@ class _Deployment:
             return None
         else:
             self._provider = TracerProvider(pipeline)
-        _make_global(self._provider)
+        self._make_global(self._provider)
         return self._provider
+
+    def _make_global(self, provider: trace_api.TracerProvider) -> None:
+        current = trace_api.get_tracer_provider()
+        if isinstance(current, trace_api.ProxyTracerProvider):
+            trace_api.set_tracer_provider(provider)
+        elif current not in (provider, self._provider):
+            logger.warning(
+                "OpenTelemetry's global provider was set before and stays (%s). tracekit's spans go to the pipeline of "
+                "configure(), those of others go there; configure(provider=...) joins the two",
+                type(current).__name__,
+            )
 
     def _carry_with(self, propagator: TextMapPropagator | None) -> None:
         from opentelemetry import propagate
@@ -303,18 +314,6 @@ class _Deployment:
         elif self._propagator_before is not None:
             propagate.set_global_textmap(self._propagator_before)
             self._propagator_before = None
-
-
-def _make_global(provider: trace_api.TracerProvider) -> None:
-    current = trace_api.get_tracer_provider()
-    if isinstance(current, trace_api.ProxyTracerProvider):
-        trace_api.set_tracer_provider(provider)
-    elif current is not provider:
-        logger.warning(
-            "OpenTelemetry's global provider was set before and stays (%s). tracekit's spans go to the pipeline of "
-            "configure(), those of others go there; configure(provider=...) joins the two",
-            type(current).__name__,
-        )
 
 
 deployment: Final = _Deployment()

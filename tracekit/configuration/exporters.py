@@ -93,7 +93,7 @@ def _from_environment(named: str, options: ExportOptions, variables: Environment
     """Read `OTEL_TRACES_EXPORTER`: names of ours, or of installed exporters."""
     sinks: list[Sink] = []
     for name in filter(None, (part.strip() for part in named.split(","))):
-        if name in ("otlp", "console", "memory"):
+        if name in ("otlp", "console", "memory") or name.startswith(_FILE):
             sinks.append(_sink_of(name, options, variables))
         elif name != "none":
             sinks.append(_exporter_sink(_installed(name, named), options.batching))
@@ -132,11 +132,11 @@ def _sink_of(exporter: object, options: ExportOptions, variables: Environment) -
 
 
 def _unknown(exporter: object) -> ConfigurationError:
-    hint = " An instance is expected, not its class." if isinstance(exporter, type) else ""
+    hint = ". An instance is expected, not its class" if isinstance(exporter, type) else ""
     return wrong_argument(
         exporter,
         name="exporter",
-        expected=f"one of {', '.join(KNOWN)}, a SpanExporter, a SpanProcessor or a list of these.{hint}",
+        expected=f"one of {', '.join(KNOWN)}, a SpanExporter, a SpanProcessor or a list of these{hint}",
         write='exporter="console" to see spans on stderr',
     )
 

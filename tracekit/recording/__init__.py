@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tracekit.recording.guards import CountedSampler, EntropyIdGenerator, GuardedIdGenerator
 from tracekit.recording.pipeline import Pipeline
-from tracekit.recording.provider import PipelineSlot, TracerProvider, slot_of
+from tracekit.recording.provider import PipelineSlot, TracerProvider, mirror_of, slot_of
 
 __all__ = [
     "CountedSampler",
@@ -13,5 +13,6 @@ __all__ = [
     "Pipeline",
     "PipelineSlot",
     "TracerProvider",
+    "mirror_of",
     "slot_of",
 ]

@@ -17,14 +17,14 @@ from opentelemetry.sdk.trace import TracerProvider as SdkTracerProvider
 from opentelemetry.sdk.trace.sampling import DEFAULT_ON
 
 from tracekit._fork import in_forked_child
+from tracekit._stats import Counters
 from tracekit.recording.guards import EntropyIdGenerator
+from tracekit.recording.pipeline import Pipeline
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
     from opentelemetry.sdk.trace import ReadableSpan, Span, SynchronousMultiSpanProcessor
     from opentelemetry.sdk.trace.id_generator import IdGenerator
-
-    from tracekit.recording.pipeline import Pipeline
 
 
 @final
@@ -77,6 +77,18 @@ class TracerProvider(SdkTracerProvider):
         self._resource = self.pipeline.make_resource()
         for tracer in self._tracers.values():
             tracer.resource = self._resource
+
+
+def mirror_of(provider: SdkTracerProvider) -> Pipeline:
+    """Return a pipeline that makes spans as *provider*, which is the user's, does; for holders of our tracers."""
+    return Pipeline(
+        (provider._active_span_processor,),  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+        Counters(),
+        sampler=provider.sampler,
+        make_resource=lambda: provider.resource,
+        limits=provider._span_limits,  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+        id_generator=provider.id_generator,
+    )
 
 
 @final
