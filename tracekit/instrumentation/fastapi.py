@@ -189,7 +189,7 @@ def _template(routes: Iterable[Any], scope: _Scope) -> str:
         match, child = route.matches(scope)
         if match is not Match.NONE:
             inner = getattr(route, "routes", None)
-            path = getattr(route, "path", "")
+            path = getattr(route, "path", None) or ""  # a Host has none
             return path + _template(inner, {**scope, **child}) if inner else path
     return ""
 
