@@ -1,0 +1,454 @@
+"""
+An OTLP receiver for tests: real servers on the official messages, whose answers a test can script.
+
+As a program it prints each span it receives as a line of JSON:
+
+    python -m tests.otlp_receiver --http 4318 --grpc 4317
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import socket
+import sys
+import threading
+import time
+import zlib
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Final, cast
+
+import grpc
+import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTracePartialSuccess,
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+)
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import (
+    TraceServiceServicer,
+    add_TraceServiceServicer_to_server,
+)
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
+
+WAIT_S: Final = 20.0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """
+    What the receiver does with one request; the default accepts it.
+
+    Args:
+        http: Status of the HTTP answer; not 200: the request is not accepted.
+        grpc: Name of the gRPC status ("UNAVAILABLE"); not "OK": the request is not accepted.
+        headers: Headers of the HTTP answer, or trailing metadata of the gRPC answer.
+        body: Body of the HTTP answer instead of the protobuf response.
+        rejected: Spans that a partial success says were rejected.
+        delay_s: Answer so much later, or as soon as the receiver closes.
+        hold: Do not answer until the receiver closes.
+        close: Close the connection instead of answering (HTTP), abort (gRPC).
+    """
+
+    http: int = 200
+    grpc: str = "OK"
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
+    body: bytes | None = None
+    rejected: int = 0
+    delay_s: float = 0.0
+    hold: bool = False
+    close: bool = False
+
+    @classmethod
+    def failure(cls, http: int, grpc: str, **more: Any) -> Answer:
+        """Return the answer that fails with *http* over HTTP and with *grpc* over gRPC."""
+        return cls(http=http, grpc=grpc, **more)
+
+    def response(self) -> ExportTraceServiceResponse:
+        if not self.rejected:
+            return ExportTraceServiceResponse()
+        return ExportTraceServiceResponse(
+            partial_success=ExportTracePartialSuccess(rejected_spans=self.rejected, error_message="scripted")
+        )
+
+
+ACCEPT: Final = Answer()
+
+
+@dataclass(frozen=True)
+class Event:
+    name: str
+    attributes: dict[str, Any]
+    time_ns: int
+
+
+@dataclass(frozen=True)
+class Link:
+    trace_id: str
+    span_id: str
+    attributes: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ReceivedSpan:
+    """One span as it came over the wire; ids in hex, *parent_id* None for a root."""
+
+    name: str
+    trace_id: str
+    span_id: str
+    parent_id: str | None
+    kind: str
+    start_time_ns: int
+    end_time_ns: int
+    attributes: dict[str, Any]
+    events: tuple[Event, ...]
+    links: tuple[Link, ...]
+    status: str
+    status_description: str
+    resource: dict[str, Any]
+    scope: str
+    scope_version: str
+
+
+@dataclass(frozen=True)
+class Request:
+    """One export request: its message, its headers (or metadata, lower case), and whether it was accepted."""
+
+    message: ExportTraceServiceRequest
+    headers: dict[str, str]
+    path: str
+    encoding: str
+    accepted: bool
+    peer: str
+
+
+class Receiver(ABC):
+    """What both servers share: what came, what to answer, and waiting for it."""
+
+    def __init__(self, *, on_span: Callable[[ReceivedSpan], None] | None = None) -> None:
+        self.closing = threading.Event()
+        self._on_span = on_span
+        self._changed = threading.Condition()
+        self._script: deque[Answer] = deque()
+        self._always = ACCEPT
+        self._requests: list[Request] = []
+        self._spans: list[ReceivedSpan] = []
+
+    @property
+    @abstractmethod
+    def endpoint(self) -> str:
+        """Scheme, host and port."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Stop serving and let go of held requests."""
+
+    @property
+    def port(self) -> int:
+        return int(self.endpoint.rpartition(":")[2])
+
+    @property
+    def requests(self) -> list[Request]:
+        """Every request, accepted or not."""
+        with self._changed:
+            return list(self._requests)
+
+    @property
+    def spans(self) -> list[ReceivedSpan]:
+        """The spans of accepted requests."""
+        with self._changed:
+            return list(self._spans)
+
+    def answer(self, *answers: Answer) -> None:
+        """Give the next requests these *answers*, one each."""
+        with self._changed:
+            self._script.extend(answers)
+
+    def answer_always(self, answer: Answer) -> None:
+        """Give *answer* to every request that `answer` says nothing about."""
+        with self._changed:
+            self._always = answer
+
+    def wait_for_spans(self, count: int, timeout_s: float = WAIT_S) -> list[ReceivedSpan]:
+        """Return the spans once there are *count* of them; fails after *timeout_s*."""
+        self._wait(lambda: len(self._spans) >= count, timeout_s)
+        spans = self.spans
+        assert len(spans) >= count, f"{len(spans)} of {count} spans came within {timeout_s} s"
+        return spans
+
+    def wait_for_requests(self, count: int, timeout_s: float = WAIT_S) -> list[Request]:
+        """Return the requests once there are *count* of them; fails after *timeout_s*."""
+        self._wait(lambda: len(self._requests) >= count, timeout_s)
+        requests = self.requests
+        assert len(requests) >= count, f"{len(requests)} of {count} requests came within {timeout_s} s"
+        return requests
+
+    def one(self, name: str) -> ReceivedSpan:
+        """Return the one span called *name*."""
+        found = [span for span in self.spans if span.name == name]
+        assert len(found) == 1, f"{len(found)} spans are called {name!r}: {[span.name for span in self.spans]}"
+        return found[0]
+
+    def _wait(self, reached: Callable[[], bool], timeout_s: float) -> None:
+        with self._changed:
+            self._changed.wait_for(reached, timeout_s)
+
+    def take(
+        self, message: ExportTraceServiceRequest, headers: Mapping[str, str], *, path: str, encoding: str, peer: str
+    ) -> Answer:
+        """Record a request that has come and return what to answer; blocks for a delayed answer."""
+        with self._changed:
+            answer = self._script.popleft() if self._script else self._always
+            accepted = answer.http == 200 and answer.grpc == "OK" and not answer.close and not answer.hold
+            lowered = {key.lower(): value for key, value in headers.items()}
+            self._requests.append(Request(message, lowered, path, encoding, accepted, peer))
+            spans = list(spans_of(message)) if accepted else []
+            self._spans.extend(spans)
+            self._changed.notify_all()
+        for span in spans:
+            if self._on_span is not None:
+                self._on_span(span)
+        if answer.hold or answer.delay_s:
+            self.closing.wait(None if answer.hold else answer.delay_s)
+        return answer
+
+
+class HttpReceiver(Receiver):
+    """OTLP/HTTP with protobuf, on loopback."""
+
+    def __init__(self, port: int = 0, *, on_span: Callable[[ReceivedSpan], None] | None = None) -> None:
+        super().__init__(on_span=on_span)
+        self._server = _HttpServer(("127.0.0.1", port), _HttpHandler)
+        self._server.receiver = self
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
+        self._thread.start()
+
+    @property
+    def endpoint(self) -> str:
+        return f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def close(self) -> None:
+        self.closing.set()
+        self._server.shutdown()
+        self._server.close_connections()
+        self._server.server_close()
+        self._thread.join()
+
+
+class _HttpServer(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128
+    receiver: HttpReceiver
+
+    def __init__(self, *args: Any) -> None:
+        self._connections: set[socket.socket] = set()
+        super().__init__(*args)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self._connections.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        self._connections.discard(request)
+        super().shutdown_request(request)
+
+    def close_connections(self) -> None:
+        # A client's pool keeps connections open, and their threads wait for its next request.
+        for connection in list(self._connections):
+            try:
+                connection.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                continue
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing: connections broken on purpose are part of the tests."""
+
+
+class _HttpHandler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers.get("content-length", 0)))
+        encoding = self.headers.get("content-encoding", "identity")
+        if encoding == "gzip":
+            body = gzip.decompress(body)
+        elif encoding == "deflate":
+            body = zlib.decompress(body)
+        if self.path != "/v1/traces" and not self.path.endswith("/v1/traces"):
+            self._send(404, b"no such path", {})
+            return
+        message = ExportTraceServiceRequest.FromString(body)
+        receiver = cast("_HttpServer", self.server).receiver
+        answer = receiver.take(
+            message, dict(self.headers.items()), path=self.path, encoding=encoding, peer=str(self.client_address)
+        )
+        if answer.close or answer.hold:
+            self.close_connection = True
+            return
+        response = answer.response().SerializeToString() if answer.body is None else answer.body
+        self._send(answer.http, response, {"content-type": "application/x-protobuf", **answer.headers})
+
+    def _send(self, status: int, body: bytes, headers: Mapping[str, str]) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  # the name is the base class's
+        """Say nothing."""
+
+
+class GrpcReceiver(Receiver):
+    """OTLP/gRPC, on loopback."""
+
+    def __init__(self, port: int = 0, *, on_span: Callable[[ReceivedSpan], None] | None = None) -> None:
+        super().__init__(on_span=on_span)
+        self._pool = ThreadPoolExecutor(8)
+        self._server = grpc.server(self._pool)
+        add_TraceServiceServicer_to_server(_TraceService(self), self._server)
+        self._port = self._server.add_insecure_port(f"127.0.0.1:{port}")
+        self._server.start()
+
+    @property
+    def endpoint(self) -> str:
+        return f"http://127.0.0.1:{self._port}"
+
+    def close(self) -> None:
+        self.closing.set()
+        self._server.stop(0).wait()
+        self._pool.shutdown()
+
+
+class _TraceService(TraceServiceServicer):
+    def __init__(self, receiver: GrpcReceiver) -> None:
+        self._receiver = receiver
+
+    def Export(self, request: ExportTraceServiceRequest, context: grpc.ServicerContext) -> ExportTraceServiceResponse:
+        metadata = {key: str(value) for key, value in context.invocation_metadata()}
+        encoding = metadata.get("grpc-encoding", "identity")
+        answer = self._receiver.take(request, metadata, path="", encoding=encoding, peer=str(context.peer()))
+        if answer.headers:
+            context.set_trailing_metadata(tuple(answer.headers.items()))
+        if answer.close or answer.hold:
+            context.abort(grpc.StatusCode.UNAVAILABLE, "closed")
+        if answer.grpc != "OK":
+            context.abort(grpc.StatusCode[answer.grpc], "scripted")
+        return answer.response()
+
+
+def spans_of(message: ExportTraceServiceRequest) -> Iterator[ReceivedSpan]:
+    """Yield the spans of *message*."""
+    for resource_spans in message.resource_spans:
+        resource = _attributes(resource_spans.resource.attributes)
+        for scope_spans in resource_spans.scope_spans:
+            for span in scope_spans.spans:
+                yield ReceivedSpan(
+                    name=span.name,
+                    trace_id=span.trace_id.hex(),
+                    span_id=span.span_id.hex(),
+                    parent_id=span.parent_span_id.hex() or None,
+                    kind=Span.SpanKind.Name(span.kind).removeprefix("SPAN_KIND_").lower(),
+                    start_time_ns=span.start_time_unix_nano,
+                    end_time_ns=span.end_time_unix_nano,
+                    attributes=_attributes(span.attributes),
+                    events=tuple(
+                        Event(event.name, _attributes(event.attributes), event.time_unix_nano) for event in span.events
+                    ),
+                    links=tuple(
+                        Link(link.trace_id.hex(), link.span_id.hex(), _attributes(link.attributes))
+                        for link in span.links
+                    ),
+                    status=("unset", "ok", "error")[span.status.code],
+                    status_description=span.status.message,
+                    resource=resource,
+                    scope=scope_spans.scope.name,
+                    scope_version=scope_spans.scope.version,
+                )
+
+
+def _attributes(pairs: Any) -> dict[str, Any]:
+    return {pair.key: _value(pair.value) for pair in cast("list[KeyValue]", pairs)}
+
+
+def _value(value: AnyValue) -> Any:
+    which = value.WhichOneof("value")
+    if which is None:
+        return None
+    if which == "array_value":
+        return [_value(item) for item in value.array_value.values]
+    if which == "kvlist_value":
+        return _attributes(value.kvlist_value.values)
+    return getattr(value, which)
+
+
+@pytest.fixture
+def otlp_http() -> Iterator[HttpReceiver]:
+    """An OTLP/HTTP receiver on a free loopback port."""
+    receiver = HttpReceiver()
+    yield receiver
+    receiver.close()
+
+
+@pytest.fixture
+def otlp_grpc() -> Iterator[GrpcReceiver]:
+    """An OTLP/gRPC receiver on a free loopback port."""
+    receiver = GrpcReceiver()
+    yield receiver
+    receiver.close()
+
+
+@pytest.fixture(params=["grpc", "http/protobuf"])
+def otlp(request: pytest.FixtureRequest) -> Iterator[Receiver]:
+    """A receiver of each protocol in turn."""
+    receiver = GrpcReceiver() if request.param == "grpc" else HttpReceiver()
+    yield receiver
+    receiver.close()
+
+
+def main() -> None:
+    """Receive until interrupted; print what is listened on, then a line for each span."""
+    parser = argparse.ArgumentParser(description="Receive OTLP and print each span as a line of JSON.")
+    parser.add_argument("--http", type=int, metavar="PORT", help="serve OTLP/HTTP (0: a free port)")
+    parser.add_argument("--grpc", type=int, metavar="PORT", help="serve OTLP/gRPC (0: a free port)")
+    parser.add_argument("--count", action="store_true", help="print only how many have come, once a second")
+    options = parser.parse_args()
+    if options.http is None and options.grpc is None:
+        parser.error("nothing to serve: give --http PORT, --grpc PORT or both")
+    printing = threading.Lock()
+
+    def show(line: Mapping[str, Any]) -> None:
+        with printing:
+            sys.stdout.write(json.dumps(line, default=str) + "\n")
+            sys.stdout.flush()
+
+    def show_span(span: ReceivedSpan) -> None:
+        show(asdict(span))
+
+    on_span = None if options.count else show_span
+    receivers: list[Receiver] = []
+    if options.http is not None:
+        receivers.append(HttpReceiver(options.http, on_span=on_span))
+    if options.grpc is not None:
+        receivers.append(GrpcReceiver(options.grpc, on_span=on_span))
+    show({"endpoints": [receiver.endpoint for receiver in receivers]})
+    try:
+        while True:
+            time.sleep(1.0)
+            if options.count:
+                show({"received": sum(len(receiver.spans) for receiver in receivers)})
+    except KeyboardInterrupt:
+        for receiver in receivers:
+            receiver.close()
+
+
+if __name__ == "__main__":
+    main()
