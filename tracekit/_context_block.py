@@ -15,24 +15,38 @@ if TYPE_CHECKING:
 
 @final
 class _Frame:
-    """One entry into a block."""
+    """
+    One entry into a block.
 
-    __slots__ = ("context", "ended", "outer", "previous")
+    It is *stale* once it was left where its context could not be taken away: out of order, or from another task.
+    """
+
+    __slots__ = ("context", "is_stale", "outer", "previous", "token")
 
     def __init__(self, context: Context, previous: Context) -> None:
         self.context = context
-        self.ended = False
-        self.outer, self.previous = _skip_ended(_innermost.get(), previous)
+        self.is_stale = False
+        self.outer, self.previous = _skip_stale(_innermost.get(), previous)
+        _innermost.set(self.outer)  # or the token would keep all stale blocks before it alive
+        self.token = _innermost.set(self)
+
+    def was_entered_here(self) -> bool:
+        """Tell whether this is the task or thread that entered the block, not one that got a copy of its context."""
+        try:
+            _innermost.reset(self.token)
+        except ValueError:
+            return False
+        return True
 
 
 # The blocks open here, innermost first. A token of OpenTelemetry's `attach` knows only one way out: its `detach` logs
-# an error in another task, and out of order it brings back a context that has ended.
+# an error in another task, and out of order it brings back a context that has been left.
 _innermost: ContextVar[_Frame | None] = ContextVar("tracekit_context_block", default=None)
 
 
-def _skip_ended(frame: _Frame | None, context: Context) -> tuple[_Frame | None, Context]:
-    """Return the first block from *frame* outwards that is still open, and *context* without those that are not."""
-    while frame is not None and frame.ended:
+def _skip_stale(frame: _Frame | None, context: Context) -> tuple[_Frame | None, Context]:
+    """Return the first block from *frame* outwards that is not stale, and *context* without those that are."""
+    while frame is not None and frame.is_stale:
         if context is frame.context:
             context = frame.previous
         frame = frame.outer
@@ -64,23 +78,21 @@ class ContextBlock:
         if previous is None:
             previous = context_api.get_current()
             context_api.attach(self._context)
-        frame = _Frame(self._context, previous)
-        self._frames.append(frame)
-        _innermost.set(frame)
+        self._frames.append(_Frame(self._context, previous))
         return self._context
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        innermost = _innermost.get()
+        innermost, _ = _skip_stale(_innermost.get(), self._context)
         if innermost is not None and innermost in self._frames:
             self._frames.remove(innermost)
-            outer, context = _skip_ended(innermost.outer, innermost.previous)
+            outer, context = _skip_stale(innermost.outer, innermost.previous)
             context_api.attach(context)
+            innermost.is_stale = not innermost.was_entered_here()
             _innermost.set(outer)
-            innermost.ended = True
         elif self._frames:
-            self._frames.pop().ended = True
+            self._frames.pop().is_stale = True
 
     async def __aenter__(self) -> Context:
         return self.__enter__()
