@@ -332,7 +332,9 @@ class _TraceService(TraceServiceServicer):
     def __init__(self, receiver: GrpcReceiver) -> None:
         self._receiver = receiver
 
-    def Export(self, request: ExportTraceServiceRequest, context: grpc.ServicerContext) -> ExportTraceServiceResponse:
+    def Export(  # noqa: N802  # the service's own name
+        self, request: ExportTraceServiceRequest, context: grpc.ServicerContext
+    ) -> ExportTraceServiceResponse:
         metadata = {key: str(value) for key, value in context.invocation_metadata()}
         encoding = metadata.get("grpc-encoding", "identity")
         answer = self._receiver.take(request, metadata, path="", encoding=encoding, peer=str(context.peer()))
