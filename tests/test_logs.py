@@ -15,6 +15,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
@@ -764,3 +765,18 @@ def test_logging_can_be_shut_down_with_the_handler() -> None:
 def test_neither_structlog_nor_loguru_is_imported() -> None:
     code = "import sys, tracekit.logs; print({'structlog', 'loguru', 'opentelemetry.sdk'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "set()\n"
+
+
+def test_the_example_finds_the_lines_of_the_order_that_failed() -> None:
+    example = Path(__file__).parent.parent / "examples" / "logs" / "orders.py"
+    run = subprocess.run([sys.executable, "-W", "error", example], check=True, capture_output=True, text=True)
+    command, *lines = run.stdout.splitlines()
+    found = [json.loads(line) for line in lines]
+    assert [line["message"] for line in found] == [
+        "order 3 received",
+        "stock reserved for order 3",
+        "charging order 3",
+        "order 3 failed: card declined",
+    ]
+    assert {line["trace_id"] for line in found} == {command.split()[2]}
+    assert found[3]["span_id"] == found[2]["span_id"], "where it failed"
