@@ -5,57 +5,35 @@ from __future__ import annotations
 import socket
 import threading
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import uvicorn
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from tracekit._config import runtime
-from tracekit.instrumentation import uninstrument
+from tracekit.instrumentation import instrument, uninstrument
+from tracekit.instrumentation.provider import following_provider
+from tracekit.testing import CapturedSpans, capture_spans
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from opentelemetry.sdk.trace import ReadableSpan
+
+# The official instrumentations settle on their attributes' names once a process, with the first that is wired; in
+# another order of tests that might be one that a test wires by itself, to the old names.
+instrument("httpx")
+uninstrument("httpx")
 
 
-class Spans:
-    """What the provider of one test has exported."""
-
-    def __init__(self) -> None:
-        self._exporter = InMemorySpanExporter()
-        self.provider = TracerProvider()
-        self.provider.add_span_processor(SimpleSpanProcessor(self._exporter))
-        self.tracer = self.provider.get_tracer("test")
-
-    @property
-    def all(self) -> list[ReadableSpan]:
-        return list(self._exporter.get_finished_spans())
-
-    @property
-    def names(self) -> list[str]:
-        return [span.name for span in self.all]
-
-    def one(self, name: str) -> ReadableSpan:
-        [span] = [span for span in self.all if span.name == name]
-        return span
-
-    def clear(self) -> None:
-        self._exporter.clear()
+tracer: Final = following_provider.get_tracer("test")
 
 
 @contextmanager
-def collected_spans() -> Generator[Spans, None, None]:
-    """Make tracekit's provider one that keeps its spans; uninstrument everything afterwards."""
-    spans = Spans()
-    undo = runtime.use(provider=spans.provider)
+def captured_spans() -> Generator[CapturedSpans, None, None]:
+    """Capture what instrumented libraries make; uninstrument them afterwards."""
     try:
-        yield spans
+        with capture_spans() as spans:
+            yield spans
     finally:
         uninstrument()
-        undo()
 
 
 @contextmanager

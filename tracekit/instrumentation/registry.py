@@ -141,20 +141,22 @@ def _unknown(name: str) -> str:
     installed = sorted({*_OWN, *(_normal(entry_point.name) for entry_point in entry_points(group=_GROUP))})
     return (
         f"instrument({name!r}): no instrumentation of that name is installed (there are: {', '.join(installed)}). "
-        f"Install it: pip install {' or '.join(_packages(name))}"
+        + _advice(name)
     )
 
 
-def _packages(name: str) -> list[str]:
-    """Return the packages that may be meant by *name*, by the list OpenTelemetry ships, else by its naming rule."""
+def _advice(name: str) -> str:
+    """Say what to install for *name*, by the list that OpenTelemetry ships."""
     try:
         from opentelemetry.instrumentation.bootstrap_gen import libraries
     except ImportError:
-        return [_PREFIX + name]
-    known = sorted({entry["instrumentation"].partition("==")[0] for entry in libraries})
-    return [package for package in known if name in re.split("-", package) or package == _PREFIX + name] or [
-        _PREFIX + name
-    ]
+        return f"OpenTelemetry's are called like this: pip install {_PREFIX}{name}"
+    known = {entry["instrumentation"].partition("==")[0] for entry in libraries}
+    meant = sorted(package for package in known if name in package.split("-") or package == _PREFIX + name)
+    if meant:
+        return f"Install it: pip install {' or '.join(meant)}"
+    # No package name is made up here: somebody might have registered it.
+    return f"OpenTelemetry has none either; a package of others brings it by an entry point in {_GROUP!r}."
 
 
 def _normal(name: str) -> str:
