@@ -20,7 +20,7 @@ from typing_extensions import override
 
 from tracekit._diagnostics import report_failure
 from tracekit.errors import InstrumentationError
-from tracekit.instrumentation.wiring import MARK, Instrumented, Official, check_call
+from tracekit.instrumentation.wiring import MARK, Instrumented, Official, check_call, stable_conventions
 from tracekit.propagation import use_context
 
 if TYPE_CHECKING:
@@ -136,8 +136,10 @@ class FastAPIWiring(Official):
         if app in self._left_out or getattr(scope.get("app"), MARK, False):
             return
         try:
-            if self.wire_target("app", app, self._options).reason:
-                self._left_out.add(app)
+            # Again: the first app may be adopted before any other library was wired.
+            with stable_conventions():
+                if self.wire_target("app", app, self._options).reason:
+                    self._left_out.add(app)
         except Exception as error:  # noqa: BLE001  # the request must be served
             self._left_out.add(app)
             report_failure("tracekit.instrumentation", "fastapi", error)

@@ -92,7 +92,7 @@ class Official(Wiring):
             return self.left_out(reason)
         options = {"tracer_provider": following_provider, **options}
         try:
-            with _stable_conventions():
+            with stable_conventions():
                 for kind in ("app", "client"):
                     if kind in options:
                         return self.wire_target(kind, options.pop(kind), options)
@@ -195,7 +195,7 @@ def _described(entry_point: EntryPoint) -> str:
 
 
 @contextmanager
-def _stable_conventions() -> Generator[None, None, None]:
+def stable_conventions() -> Generator[None, None, None]:
     """
     Let official instrumentations write today's HTTP and database attributes, unless the environment says otherwise.
 
