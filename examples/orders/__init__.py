@@ -1,0 +1,1 @@
+"""An order service and the payment service it calls, traced with tracekit; examples/README.md says how to run them."""
