@@ -360,6 +360,7 @@ def test_chosen_propagator_reads_and_writes(
     assert "traceparent" not in written
     with remote_parent(written):
         assert current_trace_id() == TRACE_ID
+    assert inject({name.lower(): "old" for name in written}, extract(carrier)) == written
 
 
 class FailingPropagator(TextMapPropagator):

@@ -112,7 +112,7 @@ def write(carrier: Any, fields: Mapping[str, str], stale: Collection[str] = ()) 
     Raises:
         TypeError: *carrier* cannot be changed, or has no shape known here.
     """
-    return _write(carrier, fields, {*fields, *stale})
+    return _write(carrier, fields, {name.lower() for name in (*fields, *stale)})
 
 
 def _pairs(carrier: Any, depth: int = _MAX_DEPTH) -> Iterator[tuple[object, object]]:
