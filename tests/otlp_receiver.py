@@ -20,6 +20,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final, cast
@@ -119,7 +120,17 @@ class ReceivedSpan:
 
 @dataclass(frozen=True)
 class Request:
-    """One export request: its message, its headers (or metadata, lower case), and whether it was accepted."""
+    """
+    One export request.
+
+    Args:
+        message: What was sent.
+        headers: HTTP headers or gRPC metadata, names in lower case.
+        path: Path of the URL (HTTP).
+        encoding: How the body was compressed (HTTP; gRPC does not tell).
+        accepted: Whether the answer took it.
+        peer: The other end of the connection.
+    """
 
     message: ExportTraceServiceRequest
     headers: dict[str, str]
@@ -336,8 +347,7 @@ class _TraceService(TraceServiceServicer):
         self, request: ExportTraceServiceRequest, context: grpc.ServicerContext
     ) -> ExportTraceServiceResponse:
         metadata = {key: str(value) for key, value in context.invocation_metadata()}
-        encoding = metadata.get("grpc-encoding", "identity")
-        answer = self._receiver.take(request, metadata, path="", encoding=encoding, peer=str(context.peer()))
+        answer = self._receiver.take(request, metadata, path="", encoding="", peer=str(context.peer()))
         if answer.headers:
             context.set_trailing_metadata(tuple(answer.headers.items()))
         if answer.close or answer.hold:
@@ -345,6 +355,55 @@ class _TraceService(TraceServiceServicer):
         if answer.grpc != "OK":
             context.abort(grpc.StatusCode[answer.grpc], "scripted")
         return answer.response()
+
+
+class Wire:
+    """A TCP connection's path to a receiver, which counts what goes there."""
+
+    def __init__(self, receiver: Receiver) -> None:
+        self.sent_bytes = 0
+        self._receiver = receiver
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._open: list[socket.socket] = [self._listener]
+        self._threads: list[threading.Thread] = []
+        self._run(self._accept)
+
+    @property
+    def endpoint(self) -> str:
+        return f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+
+    def close(self) -> None:
+        for end in self._open:
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join()
+        for end in self._open:
+            end.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            server = socket.create_connection(("127.0.0.1", self._receiver.port))
+            self._open += [client, server]
+            self._run(self._forward, client, server)
+            self._run(self._forward, server, client)
+
+    def _forward(self, source: socket.socket, target: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(65_536):
+                if target.getpeername()[1] == self._receiver.port:
+                    self.sent_bytes += len(data)
+                target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
+
+    def _run(self, job: Callable[..., None], *args: Any) -> None:
+        thread = threading.Thread(target=job, args=args, daemon=True)
+        self._threads.append(thread)
+        thread.start()
 
 
 def spans_of(message: ExportTraceServiceRequest) -> Iterator[ReceivedSpan]:
