@@ -143,6 +143,15 @@ def test_missing_package_is_named_if_there_is_one(name: str, advice: str) -> Non
         instrument(name)
 
 
+@pytest.mark.parametrize("library", ["fastapi", "sqlalchemy", "httpx"])
+def test_missing_extra_is_named(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_wirings", {})
+    monkeypatch.setitem(sys.modules, library, None)
+    monkeypatch.delitem(sys.modules, f"tracekit.instrumentation.{library}", raising=False)
+    with pytest.raises(InstrumentationError, match=rf"needs: pip install 'tracekit\[{library}\]'"):
+        instrument(library)
+
+
 def test_missing_library_is_named(spans: CapturedSpans, install: Callable[..., Any]) -> None:
     install("opentelemetry-instrumentation-one", {"one": "One"}, requires="no-such-library >= 2")
     with pytest.raises(InstrumentationError, match="needs a library that is not installed: no-such-library >= 2"):

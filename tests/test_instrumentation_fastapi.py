@@ -25,6 +25,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 from starlette.applications import Starlette
+from starlette.background import BackgroundTask
 from starlette.routing import Host, Mount
 from websockets.sync.client import connect
 
@@ -189,10 +190,11 @@ def test_background_task_is_in_the_trace_but_not_in_the_duration_of_the_request(
     with served(app) as url:
         httpx.get(f"{url}/later")
         assert done.wait(10)
-    request, task, inside = spans.one("GET /later"), spans.one("BackgroundTask task"), spans.one("in background")
-    assert ("BackgroundTask task", "GET /later") in parents(spans)
-    assert ("in background", "BackgroundTask task") in parents(spans)
-    assert (request.end_time or 0) <= (inside.start_time or 0) <= (task.end_time or 0)
+    request, inside = spans.one("GET /later"), spans.one("in background")
+    assert inside.trace_id == request.trace_id
+    assert (request.end_time or 0) <= (inside.start_time or 0)
+    # Older releases of the official instrumentation put no span of its own around the task.
+    assert inside.parent in {request, *spans.all("BackgroundTask task")}
 
 
 def test_websocket_connection_is_one_span(spans: CapturedSpans) -> None:
@@ -297,7 +299,6 @@ def test_app_can_be_uninstrumented_and_instrumented_again(spans: CapturedSpans, 
         uninstrument("fastapi", **options)
         assert instrumented() == ()
         httpx.get(f"{url}/missing")
-        assert len(spans) == 1
         instrument("fastapi", **options)
         httpx.get(f"{url}/missing")
     assert len(spans) == 2
@@ -310,13 +311,13 @@ def test_one_app_can_be_left_out_of_all(spans: CapturedSpans) -> None:
     with served(app) as url, served(other) as other_url:
         httpx.get(f"{url}/missing")
         httpx.get(f"{other_url}/missing")
+        tasks_are_traced = hasattr(BackgroundTask, "_otel_original_call")
         uninstrument("fastapi", app=app)
-        spans.clear()
         httpx.get(f"{url}/missing")
         httpx.get(f"{other_url}/later")
         assert done.wait(10)
-    assert "BackgroundTask task" in spans.names
-    assert "GET /missing" not in spans.names
+    assert ("BackgroundTask task" in spans.names) == tasks_are_traced
+    assert [name for name in sorted(spans.names) if name.startswith("GET")] == ["GET /later"] + ["GET /missing"] * 2
 
 
 @pytest.mark.parametrize("order", ["theirs first", "ours first", "theirs for all", "their middleware"])
