@@ -167,10 +167,14 @@ class Failing(Sampler):
         raise KeyError
 
     def get_description(self) -> str:
-        return "Failing"
+        raise KeyError
 
 
-@pytest.mark.parametrize("answer", [Failing(), type("Silent", (Failing,), {"should_sample": lambda *_: None})()])
+@pytest.mark.parametrize(
+    "answer",
+    [Failing(), type("Silent", (Failing,), {"should_sample": lambda *_: None})()],
+    ids=["raises", "answers None"],
+)
 def test_a_failing_sampler_leaves_new_traces_out_and_lets_others_follow_their_parent(answer: Sampler) -> None:
     before = diagnostics.internal_errors
     sampler = sampler_from(answer)
@@ -178,6 +182,7 @@ def test_a_failing_sampler_leaves_new_traces_out_and_lets_others_follow_their_pa
     assert _is_sampled(sampler, context=_below(sampled=True, is_remote=True))
     assert not _is_sampled(sampler, context=_below(sampled=False, is_remote=True))
     assert diagnostics.internal_errors == before + 3
+    assert sampler.get_description() in ("Failing", "Silent")
 
 
 # Rules

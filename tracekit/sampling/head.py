@@ -127,7 +127,11 @@ class HeadSampler(Sampler):
 
     @override
     def get_description(self) -> str:
-        return self._given.get_description()
+        try:
+            return self._given.get_description()
+        except Exception as error:  # noqa: BLE001  # the user's sampler
+            report_failure(type(self._given).__name__, "get_description", error)
+            return type(self._given).__name__
 
 
 def _result(parent: SpanContext, attributes: Attributes, *, sampled: bool) -> SamplingResult:
