@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import sys
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, Sp
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.id_generator import IdGenerator, RandomIdGenerator
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, Sampler
+from otlp_receiver import GrpcReceiver
 
 import tracekit
 from tracekit.errors import ConfigurationError
@@ -25,6 +27,8 @@ from tracekit.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+
+    from otlp_receiver import Receiver
 
 
 @tracekit.traced("shop.order")
@@ -83,6 +87,41 @@ def test_exporter_variable_chooses_for_auto(
     tracekit.configure(exporter="console")
     order()
     assert "shop.order" in capsys.readouterr().err
+
+
+def test_endpoint_makes_auto_send_over_otlp(otlp: Receiver) -> None:
+    protocol = "grpc" if isinstance(otlp, GrpcReceiver) else "http/protobuf"
+    tracing = tracekit.configure(service="orders", endpoint=otlp.endpoint, protocol=protocol)
+    order()
+    assert tracing.flush()
+    assert otlp.one("shop.order").resource["service.name"] == "orders"
+    assert otlp.endpoint.partition("://")[2] in repr(tracing)
+    assert tracing.stats.exported == 1
+
+
+def test_endpoint_variable_makes_auto_send_over_otlp(otlp_http: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", otlp_http.endpoint)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
+    tracing = tracekit.configure()
+    order()
+    assert tracing.shutdown()
+    assert otlp_http.one("shop.order")
+
+
+def test_endpoint_without_the_extra_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
+    with pytest.raises(ConfigurationError, match=re.escape("pip install 'tracekit[otlp]'")):
+        tracekit.configure(endpoint="http://localhost:4318")
+
+
+def test_receiver_that_is_gone_costs_its_spans_and_says_so(otlp_http: Receiver) -> None:
+    otlp_http.close()
+    tracing = tracekit.configure(endpoint=otlp_http.endpoint, protocol="http/protobuf", timeout_s=0.2)
+    order()
+    assert tracing.flush(2) is False
+    assert tracing.shutdown(2)
+    stats = tracing.stats
+    assert stats.sampled == 1 == sum(stats.dropped.values())
 
 
 class Jammed(SpanExporter):

@@ -51,7 +51,7 @@ def configure(
     protocol: Literal["grpc", "http/protobuf"] | None = None,
     insecure: bool | None = None,
     headers: Mapping[str, str] | None = None,
-    compression: Literal["gzip", "deflate", "none"] | None = None,
+    compression: Literal["gzip", "none"] | None = None,
     timeout_s: float | None = None,
     sample: Sample | None = None,
     keep_errors: bool = False,
@@ -84,7 +84,7 @@ def configure(
         protocol: "grpc" or "http/protobuf".
         insecure: Whether gRPC goes without TLS.
         headers: Sent with each OTLP request.
-        compression: "gzip", "none", over HTTP also "deflate".
+        compression: "gzip" or "none".
         timeout_s: Longest OTLP request, in seconds.
         sample: Ratio of new traces from 0 to 1, a sampler, or ratios by span name: {"health.*": 0, "*": 0.1}.
         keep_errors: Keep traces that sampling would drop once a span of theirs fails.
@@ -259,6 +259,7 @@ class _Deployment:
         if old is not None:
             # Outside the lock: it may take its time.
             old.close(int(EXIT_TIMEOUT_S * 1000))
+            ending.forget(old)
         return provider
 
     def reset(self) -> None:

@@ -10,6 +10,7 @@ import atexit
 import os
 import signal
 import threading
+import time
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
 
 from tracekit._diagnostics import report_failure
@@ -32,43 +33,49 @@ _Handler: TypeAlias = "Callable[[int, FrameType | None], Any] | int"
 
 @final
 class Ending:
-    """Watches over the open pipeline of this process until its end."""
+    """Watches over the open pipelines of this process until its end."""
 
     def __init__(self) -> None:
-        self._pipeline: Pipeline | None = None
-        self._registered = False
+        # Two while one takes the other's place.
+        self._pipelines: tuple[Pipeline, ...] = ()
+        self._is_registered = False
 
     def watch(self, pipeline: Pipeline) -> None:
         """From now on export what is in *pipeline* when the process ends."""
-        self._pipeline = pipeline
-        if not self._registered:
-            self._registered = True
+        self._pipelines += (pipeline,)
+        if not self._is_registered:
+            self._is_registered = True
             atexit.register(self._close)
             self._register_with_multiprocessing()
         self._handle_termination()
 
     def forget(self, pipeline: Pipeline) -> None:
         """Stop watching *pipeline*, which is shut down."""
-        if self._pipeline is not pipeline:
-            return
-        self._pipeline = None
+        self._pipelines = tuple(other for other in self._pipelines if other is not pipeline)
         current = signal.getsignal(signal.SIGTERM)
-        if isinstance(current, _TerminationHandler) and _in_main_thread():
+        if not self._pipelines and isinstance(current, _TerminationHandler) and _in_main_thread():
             signal.signal(signal.SIGTERM, current.previous)
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether a pipeline is being closed at this moment."""
+        return any(pipeline.is_closing for pipeline in self._pipelines)
 
     def flush(self) -> None:
         """Export what is queued, within the exit timeout."""
-        if self._pipeline is not None:
-            self._pipeline.flush(int(EXIT_TIMEOUT_S * 1000))
+        deadline = time.monotonic() + EXIT_TIMEOUT_S
+        for pipeline in self._pipelines:
+            pipeline.flush(int(max(0.0, deadline - time.monotonic()) * 1000))
 
     def hurry(self) -> None:
         """Expect the end at any moment."""
-        if self._pipeline is not None:
-            self._pipeline.hurry()
+        for pipeline in self._pipelines:
+            pipeline.hurry()
 
     def _close(self) -> None:
-        if self._pipeline is not None:
-            self._pipeline.close(int(EXIT_TIMEOUT_S * 1000))
+        deadline = time.monotonic() + EXIT_TIMEOUT_S
+        for pipeline in self._pipelines:
+            pipeline.close(int(max(0.0, deadline - time.monotonic()) * 1000))
 
     def _register_with_multiprocessing(self) -> None:
         # Forked workers leave by os._exit(), which runs multiprocessing's finalizers and no exit functions.
@@ -95,7 +102,7 @@ class _TerminationHandler:
     """
     Exports what is queued, then does what SIGTERM did before.
 
-    The export runs on a thread: the main thread may hold, at this very moment, a lock that the export needs.
+    The export runs on a thread and has its time: the main thread may hold, at this moment, a lock that it needs.
     """
 
     def __init__(self, ending: Ending, previous: _Handler) -> None:
@@ -107,7 +114,7 @@ class _TerminationHandler:
             # The program goes on for a while; servers such as uvicorn then end it by a second, deadly signal.
             self._ending.hurry()
             exporting = _start(self._ending.flush)
-            if exporting is not None:
+            if exporting is not None and not self._ending.is_under_way:
                 exporting.join(_HANDLER_TIMEOUT_S)
             self.previous(signum, frame)
             return
@@ -118,8 +125,13 @@ class _TerminationHandler:
             self._ending.flush()
             os.kill(os.getpid(), signum)
 
-        if _start(flush_and_die) is None:
+        dying = _start(flush_and_die)
+        if dying is None:
             os.kill(os.getpid(), signum)
+        elif not self._ending.is_under_way:
+            # To the death: a main thread that went on could end the program with another status meanwhile.
+            # One that is closing a pipeline must go on, or nothing would be exported.
+            dying.join()
 
 
 def _start(job: Callable[[], None]) -> threading.Thread | None:

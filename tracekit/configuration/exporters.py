@@ -85,7 +85,9 @@ def sinks_of(exporter: object, options: ExportOptions, variables: Environment) -
     if exporter == "auto" and named is not None:
         return chosen
     if exporter == "auto":
-        exporter = "otlp" if options.endpoint or any(map(variables.text, _ENDPOINT_VARIABLES)) else "console"
+        exporter = (
+            "otlp" if options.endpoint is not None or any(map(variables.text, _ENDPOINT_VARIABLES)) else "console"
+        )
     return () if exporter == "none" else (_sink_of(exporter, options, variables),)
 
 
@@ -142,8 +144,18 @@ def _unknown(exporter: object) -> ConfigurationError:
 
 
 def _otlp_sink(options: ExportOptions, variables: Environment) -> Sink:
-    msg = f"OTLP export is not here yet {options} {variables}"
-    raise ConfigurationError(msg)
+    from tracekit.export.sending import otlp_exporter
+
+    exporter = otlp_exporter(
+        endpoint=options.endpoint,
+        protocol=options.protocol,
+        insecure=options.insecure,
+        headers=options.headers,
+        compression=options.compression,
+        timeout_s=options.timeout_s,
+        variables=variables,
+    )
+    return dataclasses.replace(_exporter_sink(exporter, options.batching), label=repr(exporter))
 
 
 def _as_given(processor: SpanProcessor, _counters: Counters) -> SpanProcessor:

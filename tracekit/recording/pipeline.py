@@ -64,7 +64,8 @@ class Pipeline(SpanProcessor):
         self._serve(tuple(processors))
         self._closed = False
         self._hurry = False
-        in_forked_child(self._forget_counts)
+        self._open()
+        in_forked_child(self._begin_in_child)
 
     def _serve(self, processors: tuple[SpanProcessor, ...]) -> None:
         # Made once here: most processors do nothing at a span's start, and are not called then.
@@ -73,9 +74,16 @@ class Pipeline(SpanProcessor):
         self._endings = _guarded_overrides(processors, "_on_ending")
         self._ends = _guarded_overrides(processors, "on_end")
 
-    def _forget_counts(self) -> None:
+    def _open(self) -> None:
+        # Held from the first `close` on; all others wait for it to be done, because one of them may end the process.
+        self._closing = threading.Lock()
+        self._done = threading.Event()
+
+    def _begin_in_child(self) -> None:
         # The parent accounts for the spans it has made.
         self.counters.reset_after_fork()
+        if not self._closed:
+            self._open()
 
     def add(self, processor: SpanProcessor) -> None:
         """Serve *processor* too, after the others and also in the pipeline that takes this one's place."""
@@ -122,6 +130,11 @@ class Pipeline(SpanProcessor):
         successor.counters.add("sampled")
         successor.on_end(span)
 
+    @property
+    def is_closing(self) -> bool:
+        """Whether `close` has been called and is not done."""
+        return self._closing.locked() and not self._done.is_set()
+
     def hurry(self) -> None:
         """From now on export each local trace as it ends: the process may be gone at any moment."""
         self._hurry = True
@@ -137,8 +150,8 @@ class Pipeline(SpanProcessor):
         Returns:
             Whether everything that had ended when called has been exported.
         """
-        if self._closed:
-            return True
+        if self._closing.locked():
+            return self._done.wait(timeout_ms / 1000)
         lost = self._lost()
         flushed = _in_time(
             [(processor, "force_flush", partial(_flush, processor, timeout_ms)) for processor in self._processors],
@@ -157,14 +170,17 @@ class Pipeline(SpanProcessor):
         Returns:
             Whether everything was exported.
         """
-        if self._closed:
-            return True
+        if not self._closing.acquire(blocking=False):
+            return self._done.wait(timeout_ms / 1000)
         lost = self._lost()
-        closed = _in_time(
-            [(processor, "shutdown", partial(_close, processor, timeout_ms)) for processor in self._processors],
-            timeout_ms,
-        )
-        self._closed = True
+        try:
+            closed = _in_time(
+                [(processor, "shutdown", partial(_close, processor, timeout_ms)) for processor in self._processors],
+                timeout_ms,
+            )
+        finally:
+            self._closed = True
+            self._done.set()
         return closed and self._lost() == lost
 
     def _lost(self) -> int:
