@@ -40,7 +40,10 @@ NOISE: Final = frozenset(
 )  # fmt: skip
 # Left out where the span's name or its URL says them.
 _ECHOES: Final = frozenset(
-    {"http.method", "http.request.method", "http.route", "http.target", "url.path", "server.address", "server.port"}
+    {
+        *("http.method", "http.request.method", "http.route", "http.target", "url.path"),
+        *("server.address", "server.port", "db.operation.name", "db.collection.name"),
+    }
 )
 _URLS: Final = ("url.full", "http.url")
 _TOLD_BY_EXCEPTION: Final = frozenset({EXCEPTION_TYPE, EXCEPTION_MESSAGE, EXCEPTION_STACKTRACE, "exception.escaped"})
