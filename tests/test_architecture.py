@@ -38,7 +38,7 @@ LAYERS: Final = (
     ("testing", "view"),
     ("pytest_plugin",),
     ("cli",),
-    ("__init__",),
+    ("__init__", "__main__"),
 )
 
 # Libraries with one room each.

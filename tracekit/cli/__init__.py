@@ -7,7 +7,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Final
 
-from tracekit import __version__
+from tracekit._version import __version__
 from tracekit.cli import demo
 from tracekit.errors import TracekitError
 

@@ -42,12 +42,7 @@ _NEEDED: Final = (
     "opentelemetry.instrumentation.httpx",
 )
 # The same in each trace of the demo, or said by the span's name; what is left fits on a line.
-_HIDDEN: Final = frozenset(
-    {
-        *("server.address", "server.port", "db.system.name", "db.namespace"),
-        *("db.operation.name", "db.collection.name", "db.query.text"),
-    }
-)
+_HIDDEN: Final = frozenset({"server.address", "server.port", "db.system.name", "db.namespace", "db.query.text"})
 _SPANS: Final = "spans.jsonl"
 _REQUEST_TIMEOUT_S: Final = 60.0
 _CARD: Final = "4242 4242 4242 4242"
@@ -123,7 +118,7 @@ def run(_arguments: argparse.Namespace) -> int:
     except (DemoError, ServiceError) as error:
         print(f"tracekit demo: {error}", file=sys.stderr)
         return 1
-    print(_FOOTER.format(directory=examples / "orders"))
+    print(_FOOTER.format(directory=examples / "orders"), end="")
     return 0
 
 
@@ -135,7 +130,7 @@ def _check_installed() -> None:
         except ImportError:
             missing.append(name)
     if missing:
-        msg = f"this needs: pip install 'tracekit[demo]' (missing: {', '.join(missing)})"
+        msg = f"pip install 'tracekit[demo]' first (missing: {', '.join(missing)})"
         raise ConfigurationError(msg)
 
 

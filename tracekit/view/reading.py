@@ -64,9 +64,10 @@ def read_trace_file(path: Path) -> TraceFile:
             if not line.strip():
                 continue
             try:
-                spans += _spans(json.loads(line))
-            # JSON of any shape, or none; RecursionError: nested thousands deep.
-            except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+                # All of a line or nothing.
+                spans += tuple(_spans(json.loads(line)))
+            # JSON of any shape, or none; nested thousands deep; with an infinite time.
+            except (ValueError, TypeError, LookupError, AttributeError, RecursionError, OverflowError):
                 malformed_lines += 1
     return TraceFile(tuple(spans), malformed_lines)
 
@@ -119,7 +120,7 @@ def _value(value: Any) -> Any:
         if kind == "bytesValue":
             return base64.b64decode(content)
         if kind == "arrayValue":
-            return [_value(item) for item in content.get("values", ())]
+            return tuple(_value(item) for item in content.get("values", ()))
         if kind == "kvlistValue":
             return {_text(item["key"]): _value(item.get("value", {})) for item in content.get("values", ())}
         return content  # stringValue, boolValue
