@@ -105,7 +105,9 @@ def _from_environment(named: str, options: ExportOptions, variables: Environment
 def _installed(name: str, named: str) -> SpanExporter:
     found = next(iter(entry_points(group=_GROUP, name=name)), None)
     if found is None:
-        raise wrong_variable(_VARIABLE, named, "a comma-separated list of otlp, console, file:PATH, none or an installed exporter")
+        raise wrong_variable(
+            _VARIABLE, named, "a comma-separated list of otlp, console, file:PATH, none or an installed exporter"
+        )
     try:
         exporter: object = found.load()()
     except Exception as error:
