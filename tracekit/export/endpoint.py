@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from tracekit._environment import Environment
 
 Protocol: TypeAlias = Literal["grpc", "http/protobuf"]
+Signal: TypeAlias = Literal["traces", "metrics"]
 
 GRPC: Final = "grpc"
 HTTP: Final = "http/protobuf"
 PROTOCOLS: Final[tuple[Protocol, ...]] = (GRPC, HTTP)
-TRACES_PATH: Final = "/v1/traces"
 
 _PORTS: Final[Mapping[Protocol, int]] = {GRPC: 4317, HTTP: 4318}
 _PROTOCOL_OF_PORT: Final[Mapping[int | None, Protocol]] = {port: protocol for protocol, port in _PORTS.items()}
@@ -35,15 +35,15 @@ _HOST_NAME: Final = re.compile(r"[^\W_](?:[\w.-]*\w)?\.?")
 _SECRETS: Final = re.compile(r".*(?=@)|(?<=\?).*", re.DOTALL)
 _EXAMPLE: Final = "http://localhost:4317"
 
-_ENDPOINT: Final = "OTEL_EXPORTER_OTLP_ENDPOINT"
-_TRACES_ENDPOINT: Final = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
+# The path of each signal.
+_PATHS: Final[Mapping[Signal, str]] = {"traces": "/v1/traces", "metrics": "/v1/metrics"}
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """
-    An OTLP receiver of spans.
+    An OTLP receiver.
 
     Args:
         protocol: "grpc" or "http/protobuf".
@@ -58,8 +58,18 @@ class Endpoint:
     headers: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), repr=False)
 
 
+def variables_of(signal: Signal, what: str) -> tuple[str, str]:
+    """Return the variables that say *what*, the one for *signal* alone first."""
+    return f"OTEL_EXPORTER_OTLP_{signal.upper()}_{what}", f"OTEL_EXPORTER_OTLP_{what}"
+
+
 def resolve_endpoint(
-    variables: Environment, *, endpoint: str | None = None, protocol: str | None = None, insecure: bool | None = None
+    variables: Environment,
+    *,
+    endpoint: str | None = None,
+    protocol: str | None = None,
+    insecure: bool | None = None,
+    signal: Signal = "traces",
 ) -> Endpoint:
     """
     Return the receiver that the arguments and, where they say nothing, the environment ask for.
@@ -67,27 +77,28 @@ def resolve_endpoint(
     The protocol is the one given; else that of the port (4317 gRPC, 4318 HTTP); else gRPC for a target of gRPC's own;
     else HTTP. Without a scheme the connection is plain, unless the port is 443 or *insecure* is False. Without a port
     it is the protocol's own; a URL from the environment, with `https` or with a path has the port its scheme implies.
-    Over HTTP the path is completed to end in `/v1/traces`, but `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT` is used as it is.
+    Over HTTP the path is completed to end in `/v1/` and the signal, but the signal's own variable is used as it is.
 
     Args:
         variables: Where `OTEL_EXPORTER_OTLP_*` are read.
         endpoint: URL, host or host and port of the receiver.
         protocol: "grpc" or "http/protobuf".
         insecure: Whether to do without TLS.
+        signal: What it receives.
 
     Raises:
         ConfigurationError: If something cannot be read, or two things contradict each other.
 
     Source: OpenTelemetry specification, protocol/exporter.
     """
-    source, text = _chosen(endpoint, variables)
-    wanted = _wanted_protocol(protocol, variables)
+    source, text = _chosen(endpoint, signal, variables)
+    wanted = _wanted_protocol(protocol, signal, variables)
     if insecure is not None and not isinstance(insecure, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise _wrong(insecure, "insecure", "True, False or None", "insecure=True")
     if _GRPC_TARGET.fullmatch(text):
         if wanted == HTTP:
             raise _wrong(text, source, "a URL, because the protocol is http/protobuf", 'protocol="grpc"')
-        return Endpoint(GRPC, text, insecure=_is_plain(variables, insecure=insecure, default=True))
+        return Endpoint(GRPC, text, insecure=_is_plain(variables, signal, insecure=insecure, default=True))
     place = _parse(source, text)
     of_port = _PROTOCOL_OF_PORT.get(place.port)
     if wanted and of_port and wanted != of_port:
@@ -101,14 +112,14 @@ def resolve_endpoint(
     is_plain = (
         place.scheme != "https"
         if place.scheme
-        else _is_plain(variables, insecure=insecure, default=place.port != _TLS_PORT)
+        else _is_plain(variables, signal, insecure=insecure, default=place.port != _TLS_PORT)
     )
     if insecure is not None and insecure is not is_plain:
         raise _wrong(
             source, text, f"{'https' if is_plain else 'http'}, because insecure={insecure}", "either, without the other"
         )
     read = _grpc_url if chosen == GRPC else _http_url
-    return Endpoint(chosen, read(place, source, text, is_plain=is_plain), is_plain, _authorization(place))
+    return Endpoint(chosen, read(place, source, text, signal, is_plain=is_plain), is_plain, _authorization(place))
 
 
 @final
@@ -128,24 +139,23 @@ class _Place:
         return self.host if port is None else f"{self.host}:{port}"
 
 
-def _chosen(endpoint: object, variables: Environment) -> tuple[str, str]:
+def _chosen(endpoint: object, signal: Signal, variables: Environment) -> tuple[str, str]:
     """Return what names the endpoint, and the endpoint."""
     if endpoint is not None:
         if not isinstance(endpoint, str):
             raise _wrong(endpoint, "endpoint", "a string", f'endpoint="{_EXAMPLE}"')
         return "endpoint", endpoint
-    for source in (_TRACES_ENDPOINT, _ENDPOINT):
+    for source in variables_of(signal, "ENDPOINT"):
         text = variables.text(source)
         if text is not None:
             return source, text
     return "endpoint", "localhost"
 
 
-def _wanted_protocol(protocol: object, variables: Environment) -> Protocol | None:
+def _wanted_protocol(protocol: object, signal: Signal, variables: Environment) -> Protocol | None:
     if protocol is None:
-        protocol = variables.choice("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", PROTOCOLS) or variables.choice(
-            "OTEL_EXPORTER_OTLP_PROTOCOL", PROTOCOLS
-        )
+        own, shared = variables_of(signal, "PROTOCOL")
+        protocol = variables.choice(own, PROTOCOLS) or variables.choice(shared, PROTOCOLS)
     for known in PROTOCOLS:
         if protocol == known:
             return known
@@ -154,12 +164,9 @@ def _wanted_protocol(protocol: object, variables: Environment) -> Protocol | Non
     raise _wrong(protocol, "protocol", "grpc or http/protobuf", 'protocol="grpc"')
 
 
-def _is_plain(variables: Environment, *, insecure: bool | None, default: bool) -> bool:
-    for answer in (
-        insecure,
-        variables.boolean("OTEL_EXPORTER_OTLP_TRACES_INSECURE"),
-        variables.boolean("OTEL_EXPORTER_OTLP_INSECURE"),
-    ):
+def _is_plain(variables: Environment, signal: Signal, *, insecure: bool | None, default: bool) -> bool:
+    own, shared = variables_of(signal, "INSECURE")
+    for answer in (insecure, variables.boolean(own), variables.boolean(shared)):
         if answer is not None:
             return answer
     return default
@@ -204,21 +211,21 @@ def _is_host(host: str) -> bool:
     return bool(_HOST_NAME.fullmatch(host) and not host.isdecimal()) or _bracketed(host) != host
 
 
-def _grpc_url(place: _Place, source: str, text: str, *, is_plain: bool) -> str:
-    if place.path.rstrip("/") not in ("", TRACES_PATH) or place.query:
+def _grpc_url(place: _Place, source: str, text: str, signal: Signal, *, is_plain: bool) -> str:  # noqa: ARG001  # twin of _http_url
+    if place.path.rstrip("/") not in ("", *_PATHS.values()) or place.query:
         raise _wrong(text, source, "no path, because gRPC has none", f'{_EXAMPLE}, or protocol="http/protobuf"')
     port = _TLS_PORT if place.scheme == "https" else _PORTS[GRPC]
     return f"{'http' if is_plain else 'https'}://{place.address(port)}"
 
 
-def _http_url(place: _Place, source: str, text: str, *, is_plain: bool) -> str:  # noqa: ARG001  # twin of _grpc_url
+def _http_url(place: _Place, source: str, text: str, signal: Signal, *, is_plain: bool) -> str:  # noqa: ARG001  # twin of _grpc_url
+    own_variable, _ = variables_of(signal, "ENDPOINT")
     path = place.path.rstrip("/")
-    has_prefix = path not in ("", TRACES_PATH)
-    is_complete = bool(place.scheme) and source == _TRACES_ENDPOINT
-    if is_complete:
-        path = place.path or "/"
-    elif not path.endswith(TRACES_PATH):
-        path += TRACES_PATH
+    for other in _PATHS.values():
+        path = path.removesuffix(other)
+    has_prefix = bool(path)
+    is_complete = bool(place.scheme) and source == own_variable
+    path = (place.path or "/") if is_complete else path + _PATHS[signal]
     # A URL from the environment is read by the specification. In an argument, http without a port or path is a host.
     is_url = place.scheme == "https" or (place.scheme and (source != "endpoint" or has_prefix))
     address = place.address(None if is_url else _PORTS[HTTP])
