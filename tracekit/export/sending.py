@@ -1,32 +1,26 @@
-"""Sending spans over OTLP by the official exporters. Nothing else imports them."""
+"""Sending spans and metrics over OTLP by the official exporters. Nothing else imports them."""
 
 from __future__ import annotations
 
-import os
-import re
-from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Final, TypeGuard, cast, final
+from typing import TYPE_CHECKING, Any, Final, final
 
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
-from tracekit._environment import Environment, wrong_variable
+from tracekit._environment import Environment
 from tracekit._fork import in_forked_child
 from tracekit.errors import ConfigurationError
-from tracekit.export.endpoint import GRPC, Endpoint, resolve_endpoint
+from tracekit.export.connection import resolve_connection
+from tracekit.export.endpoint import GRPC
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
+    from opentelemetry.sdk.metrics.export import MetricExporter
     from opentelemetry.sdk.trace import ReadableSpan
 
-DEFAULT_TIMEOUT_S: Final = 10.0
-
-_COMPRESSIONS: Final = ("gzip", "none")
-_PREFIXES: Final = ("OTEL_EXPORTER_OTLP_TRACES_", "OTEL_EXPORTER_OTLP_")
-_FILES: Final = ("CERTIFICATE", "CLIENT_KEY", "CLIENT_CERTIFICATE")
-# A token of RFC 9110; gRPC sends metadata keys in lower case only.
-_HEADER_NAME: Final = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]+")
+    from tracekit.export.connection import Connection
+    from tracekit.export.endpoint import Endpoint
 
 
 @final
@@ -106,120 +100,80 @@ def otlp_exporter(
 
     Source: OpenTelemetry specification, protocol/exporter.
     """
-    variables = variables or Environment()
-    place = resolve_endpoint(variables, endpoint=endpoint, protocol=protocol, insecure=insecure)
-    sent = {**place.headers, **_headers_of(variables), **_checked_headers(headers)}
-    compressed = _compression(compression, variables)
-    limit_s = _timeout_s(timeout_s, variables)
-    if not place.insecure:
-        _check_files(variables)
-    build = _grpc_exporter if place.protocol == GRPC else _http_exporter
+    connection = resolve_connection(
+        variables or Environment(),
+        "traces",
+        endpoint=endpoint,
+        protocol=protocol,
+        insecure=insecure,
+        headers=headers,
+        compression=compression,
+        timeout_s=timeout_s,
+    )
     try:
-        return OtlpExporter(place, build(place, sent, compressed, limit_s))
+        return OtlpExporter(connection.endpoint, _span_exporter(connection))
     except ImportError as error:
-        msg = "OTLP export needs: pip install 'tracekit[otlp]'"
-        raise ConfigurationError(msg) from error
+        raise _missing_extra() from error
 
 
-# Both import here and now: a program that configures is not on its way out, where imports fail.
-def _grpc_exporter(
-    place: Endpoint, headers: Mapping[str, str], compression: str, timeout_s: float
-) -> Callable[[], SpanExporter]:
+def otlp_metric_exporter(connection: Connection) -> Callable[[], MetricExporter]:
+    """
+    Return what makes an exporter that sends metrics over *connection*.
+
+    Raises:
+        ConfigurationError: If the extra is missing.
+    """
+    try:
+        return _metric_exporter(connection)
+    except ImportError as error:
+        raise _missing_extra() from error
+
+
+def _missing_extra() -> ConfigurationError:
+    return ConfigurationError("OTLP export needs: pip install 'tracekit[otlp]'")
+
+
+# These import here and now: a program that configures is not on its way out, where imports fail.
+def _span_exporter(connection: Connection) -> Callable[[], SpanExporter]:
+    if connection.endpoint.protocol == GRPC:
+        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter
+
+        return partial(GrpcExporter, **_grpc_options(connection))
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpExporter
+
+    return partial(HttpExporter, **_http_options(connection))
+
+
+# Twin of _span_exporter: only the classes differ.
+def _metric_exporter(connection: Connection) -> Callable[[], MetricExporter]:
+    if connection.endpoint.protocol == GRPC:
+        from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter as GrpcExporter
+
+        return partial(GrpcExporter, **_grpc_options(connection))
+    from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter as HttpExporter
+
+    return partial(HttpExporter, **_http_options(connection))
+
+
+def _grpc_options(connection: Connection) -> dict[str, Any]:
     import grpc  # type: ignore[import-untyped]  # comes without stubs
-    from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 
-    return partial(
-        OTLPSpanExporter,
-        endpoint=place.url,
-        insecure=place.insecure,
-        headers=dict(headers),
-        timeout=timeout_s,
-        compression=grpc.Compression.Gzip if compression == "gzip" else grpc.Compression.NoCompression,
-    )
+    compression = grpc.Compression
+    return {
+        "endpoint": connection.endpoint.url,
+        "insecure": connection.endpoint.insecure,
+        "headers": dict(connection.headers),
+        "timeout": connection.timeout_s,
+        "compression": compression.Gzip if connection.compression == "gzip" else compression.NoCompression,
+    }
 
 
-def _http_exporter(
-    place: Endpoint, headers: Mapping[str, str], compression: str, timeout_s: float
-) -> Callable[[], SpanExporter]:
+def _http_options(connection: Connection) -> dict[str, Any]:
     from opentelemetry.exporter.otlp.proto.http import Compression
-    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
-    return partial(
-        OTLPSpanExporter,
-        endpoint=place.url,
-        headers=dict(headers),
-        timeout=timeout_s,
-        compression=Compression.Gzip if compression == "gzip" else Compression.NoCompression,
-    )
-
-
-def _headers_of(variables: Environment) -> dict[str, str]:
-    for name in _names("HEADERS"):
-        pairs = variables.pairs(name)
-        if pairs is not None:
-            headers = {key.lower(): value for key, value in pairs.items()}
-            if not all(_is_header(value, key) for key, value in headers.items()):
-                raise wrong_variable(name, "...", "names and values that HTTP can send")
-            return headers
-    return {}
-
-
-def _checked_headers(headers: object) -> dict[str, str]:
-    if headers is None:
-        return {}
-    expected = 'expected a mapping of names to values that HTTP can send. Write headers={"x-api-key": "..."}.'
-    if not isinstance(headers, Mapping):
-        msg = f"headers of type {type(headers).__name__}: {expected}"
-        raise ConfigurationError(msg)
-    checked: dict[str, str] = {}
-    for key, value in cast("Mapping[object, object]", headers).items():
-        if isinstance(key, str) and _is_header(value, key.lower()):
-            checked[key.lower()] = value
-        else:
-            # The value may be a secret: only the name is shown.
-            msg = f"headers[{key!r:.100}]: {expected}"
-            raise ConfigurationError(msg)
-    return checked
-
-
-def _is_header(value: object, name: str) -> TypeGuard[str]:
-    """Tell whether *value* can be sent under *name*."""
-    is_text = isinstance(value, str) and value.isascii() and value.isprintable() and value == value.strip()
-    return is_text and _HEADER_NAME.fullmatch(name) is not None
-
-
-def _compression(given: object, variables: Environment) -> str:
-    if given is None:
-        return next(filter(None, (variables.choice(name, _COMPRESSIONS) for name in _names("COMPRESSION"))), "none")
-    if given in _COMPRESSIONS:
-        return str(given)
-    msg = f'compression={given!r:.100}: expected "gzip" or "none". Write compression="gzip".'
-    raise ConfigurationError(msg)
-
-
-def _timeout_s(given: object, variables: Environment) -> float:
-    if given is None:
-        for name in _names("TIMEOUT"):
-            # Milliseconds by the specification, which the official exporters take for seconds.
-            time_ms = variables.integer(name, minimum=1)
-            if time_ms is not None:
-                return time_ms / 1000
-        return DEFAULT_TIMEOUT_S
-    if isinstance(given, (int, float)) and not isinstance(given, bool) and 0 < given < float("inf"):
-        return float(given)
-    msg = f"timeout_s={given!r:.100}: expected seconds, more than 0. Write timeout_s=10."
-    raise ConfigurationError(msg)
-
-
-def _check_files(variables: Environment) -> None:
-    for what in _FILES:
-        for name in _names(what):
-            path = variables.text(name)
-            if path is not None and not (os.path.isfile(path) and os.access(path, os.R_OK)):  # noqa: PTH113  # a str
-                raise wrong_variable(name, path, "the path of a PEM file that can be read")
-
-
-def _names(what: str) -> tuple[str, str]:
-    """Return the variables that say *what*, the one for traces first."""
-    own, shared = _PREFIXES
-    return own + what, shared + what
+    return {
+        "endpoint": connection.endpoint.url,
+        "headers": dict(connection.headers),
+        "timeout": connection.timeout_s,
+        "compression": Compression.Gzip if connection.compression == "gzip" else Compression.NoCompression,
+    }
