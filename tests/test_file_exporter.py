@@ -9,6 +9,7 @@ import os
 import stat
 import subprocess
 import sys
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -148,8 +149,10 @@ def test_what_limits_dropped_is_counted() -> None:
 
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
+# Before 1.43 the official encoder left out an attribute with a None inside.
+NULLS = st.none() if version("opentelemetry-exporter-otlp-proto-common") >= "1.43" else st.nothing()
 LEGAL = st.recursive(
-    st.none()
+    NULLS
     | st.booleans()
     | st.integers(-(2**63), 2**63 - 1)
     | st.floats(allow_nan=False)  # equal to nothing, itself included
