@@ -122,7 +122,8 @@ class traced_block:  # noqa: N801  # reads as a verb where it is used
         service = self._options[0]
         if service is None and module:
             enclosing = current_context().get(ACTIVE_KEY)
-            service = enclosing.service if isinstance(enclosing, ActiveSpan) else module_service(module)
+            service = enclosing.service if isinstance(enclosing, ActiveSpan) else ""
+            service = service or module_service(module)
         options = (service, *self._options[1:])
         try:
             return _cached_operation(self._name, options)

@@ -24,7 +24,13 @@ _KINDS: Final = {kind.name.lower(): kind for kind in SpanKind}
 
 
 class Options(TypedDict, total=False):
-    """The keyword options `@traced` and `traced_block` share; each is described at `traced`."""
+    """
+    The keyword options `@traced` and `traced_block` share; each is described at `traced`.
+
+    `is_full_name` is for spans that a convention names: no service stands in front.
+    """
+
+    is_full_name: bool
 
     service: str | None
     kind: SpanKind | str
@@ -62,6 +68,7 @@ class Operation:
         "_attributes_of",
         "_given",
         "_is_complete",
+        "_is_full_name",
         "_tracer",
         "_tracer_provider",
         "expected",
@@ -80,7 +87,8 @@ class Operation:
     def __init__(self, func: Callable[..., Any] | None, name: str | None, module: str, options: Options) -> None:
         self._given = (func, name, module, options)
         self.func = func
-        self.name = _checked_name(func, name, module, options.get("service"))
+        self._is_full_name = options.get("is_full_name", False)
+        self.name = name if self._is_full_name and name else _checked_name(func, name, module, options.get("service"))
         self.kind = _checked_kind(options.get("kind", SpanKind.INTERNAL), self.name)
         self.expected = checked_exceptions(options.get("expected", ()), f"expected of {self.name}")
         self.records_exception = options.get("record_exception", True)
@@ -125,8 +133,8 @@ class Operation:
 
     @property
     def service(self) -> str:
-        """What stands before the last dot of the name: blocks inside take it over."""
-        return self.name.rpartition(".")[0]
+        """What stands before the last dot of the name, for blocks inside to take over; empty where it has none."""
+        return "" if self._is_full_name else self.name.rpartition(".")[0]
 
     def tracer(self) -> Tracer | None:
         """Return the tracer for the next span, None if no span is to be made."""
