@@ -26,17 +26,18 @@ from tracekit._redaction import REDACTED, Redactor
 
 Primitive: TypeAlias = "str | bool | int | float"
 AttributeValue: TypeAlias = "Primitive | tuple[str, ...] | tuple[bool, ...] | tuple[int, ...] | tuple[float, ...]"
-_Converter: TypeAlias = Callable[[Any, int], "AttributeValue | None"]
+_Converter: TypeAlias = Callable[[Any, int, Redactor], "AttributeValue | None"]
 
 CUT: Final = "…"
 MAX_ITEMS: Final = 128
 _MAX_DEPTH: Final = 8
+_DEFAULT_REDACTOR: Final = Redactor()
 _MAX_INT_BITS: Final = 8_192
 _INT64_MIN: Final = -(2**63)
 _INT64_MAX: Final = 2**63 - 1
 
 
-def attribute_value(value: object, limit: int) -> AttributeValue | None:
+def attribute_value(value: object, limit: int, redactor: Redactor = _DEFAULT_REDACTOR) -> AttributeValue | None:
     """
     Return *value* as an attribute value, or None where it has no safe form.
 
@@ -46,6 +47,7 @@ def attribute_value(value: object, limit: int) -> AttributeValue | None:
     Args:
         value: Anything at all.
         limit: Longest string, in characters.
+        redactor: Which keys of mappings inside are secret.
 
     Source: OpenTelemetry specification, common/README.md#attribute.
     """
@@ -54,7 +56,7 @@ def attribute_value(value: object, limit: int) -> AttributeValue | None:
         converter = _BY_TYPE.get(kind)
         if converter is None:
             converter = _converter_of(kind)
-        return None if converter is None else converter(value, limit)
+        return None if converter is None else converter(value, limit, redactor)
     except Exception as error:  # noqa: BLE001  # a hostile metaclass, tzinfo or the recursion limit
         report_failure("attributes", "a value", error)
         return None
@@ -67,7 +69,9 @@ def scalar_value(value: object, limit: int) -> AttributeValue | None:
         converter = _BY_TYPE.get(kind)
         if converter is None:
             converter = _converter_of(kind)
-        return converter(value, limit) if converter is not None and converter in _SCALARS else None
+        if converter is None or converter not in _SCALARS:
+            return None
+        return converter(value, limit, _DEFAULT_REDACTOR)
     except Exception as error:  # noqa: BLE001  # as above
         report_failure("attributes", "a value", error)
         return None
@@ -110,7 +114,7 @@ def put(
     elif redactor.hides(name):
         attributes[name] = REDACTED
     elif value is not None:
-        clean = attribute_value(value, limit)
+        clean = attribute_value(value, limit, redactor)
         if clean is None:
             report_failure(operation, f"attribute {name!r}: a value of type {type(value).__name__!r}")
         else:
@@ -139,16 +143,16 @@ def text(value: str, limit: int) -> str:
     return value
 
 
-def _string(value: str, limit: int) -> str:
+def _string(value: str, limit: int, _redactor: Redactor) -> str:
     # str.__str__: a subclass may override everything else.
     return text(value if type(value) is str else str.__str__(value), limit)
 
 
-def _boolean(value: bool, _limit: int) -> bool:  # noqa: FBT001  # a converter's signature
+def _boolean(value: bool, _limit: int, _redactor: Redactor) -> bool:  # noqa: FBT001  # a converter's signature
     return value
 
 
-def _integer(value: int, limit: int) -> int | str:
+def _integer(value: int, limit: int, _redactor: Redactor) -> int | str:
     if type(value) is not int:
         value = int.__int__(value)
     if _INT64_MIN <= value <= _INT64_MAX:
@@ -159,34 +163,34 @@ def _integer(value: int, limit: int) -> int | str:
     return text(str(value), limit)
 
 
-def _float(value: float, _limit: int) -> float:
+def _float(value: float, _limit: int, _redactor: Redactor) -> float:
     return value if type(value) is float else float.__float__(value)
 
 
-def _bytes(value: bytes | bytearray, limit: int) -> str:
+def _bytes(value: bytes | bytearray, limit: int, _redactor: Redactor) -> str:
     # As text: some backends drop a span with a bytes attribute.
     return text(bytes(value[: limit + 1]).decode("utf-8", "backslashreplace"), limit)
 
 
-def _enum(value: Enum, limit: int) -> AttributeValue | None:
+def _enum(value: Enum, limit: int, redactor: Redactor) -> AttributeValue | None:
     inner: object = value._value_
     if isinstance(value, (str, int, float)) or type(inner) is str:
-        return attribute_value(inner, limit)
+        return attribute_value(inner, limit, redactor)
     return text(value._name_, limit)
 
 
 def _by(method: Callable[[Any], str]) -> _Converter:
-    def convert(value: object, limit: int) -> str:
+    def convert(value: object, limit: int, _redactor: Redactor) -> str:
         return text(method(value), limit)
 
     return convert
 
 
-def _numpy(value: Any, limit: int) -> AttributeValue | None:
-    return attribute_value(value.item(), limit)
+def _numpy(value: Any, limit: int, redactor: Redactor) -> AttributeValue | None:
+    return attribute_value(value.item(), limit, redactor)
 
 
-def _sequence(value: Iterable[object], limit: int) -> AttributeValue | None:
+def _sequence(value: Iterable[object], limit: int, redactor: Redactor) -> AttributeValue | None:
     items: tuple[object, ...] = tuple(islice(iter(value), MAX_ITEMS))
     cleaned = [scalar_value(item, limit) for item in items]
     kinds = {type(item) for item in cleaned}
@@ -194,14 +198,14 @@ def _sequence(value: Iterable[object], limit: int) -> AttributeValue | None:
         return cast("AttributeValue", tuple(cleaned))
     if kinds == {int, float}:
         return tuple(float(cast("float", item)) for item in cleaned)
-    return _as_json(items, limit)
+    return _as_json(items, limit, redactor)
 
 
-def _as_json(value: object, limit: int) -> str:
-    return text(json.dumps(_plain(value, limit, _MAX_DEPTH), ensure_ascii=False), limit)
+def _as_json(value: object, limit: int, redactor: Redactor) -> str:
+    return text(json.dumps(_plain(value, limit, redactor, _MAX_DEPTH), ensure_ascii=False), limit)
 
 
-def _plain(value: object, limit: int, depth: int) -> object:
+def _plain(value: object, limit: int, redactor: Redactor, depth: int) -> object:
     if value is None:
         return None
     converter = _BY_TYPE.get(type(value)) or _converter_of(type(value))
@@ -211,8 +215,13 @@ def _plain(value: object, limit: int, depth: int) -> object:
         return f"<{type(value).__name__}>"
     if isinstance(value, (dict, MappingProxyType)):
         pairs = islice(cast("Mapping[object, object]", value).items(), MAX_ITEMS)
-        return {attribute_name(key) or "?": _plain(item, limit, depth - 1) for key, item in pairs}
-    return [_plain(item, limit, depth - 1) for item in islice(iter(cast("Iterable[object]", value)), MAX_ITEMS)]
+        named = ((attribute_name(key) or "?", item) for key, item in pairs)
+        return {
+            name: REDACTED if redactor.hides(name) else _plain(item, limit, redactor, depth - 1) for name, item in named
+        }
+    return [
+        _plain(item, limit, redactor, depth - 1) for item in islice(iter(cast("Iterable[object]", value)), MAX_ITEMS)
+    ]
 
 
 _date = _by(date.isoformat)

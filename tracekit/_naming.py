@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import sys
+from collections.abc import Callable
 from pathlib import PurePath
-from typing import Final
+from typing import Any, Final
 
 _BEFORE_CAPITAL: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
@@ -29,6 +31,13 @@ def span_name(name: str | None, *, service: str | None, module: str, qualname: s
         in_class = owner and not owner.endswith("<locals>")
         service = snake_case(owner.rpartition(".")[2]) if in_class else module_service(module)
     return f"{service}.{operation}"
+
+
+def named(func: Callable[..., Any]) -> Callable[..., Any]:
+    """Return what *func* is called by: itself, what a partial is of, or the class of a callable object."""
+    while isinstance(func, functools.partial):
+        func = func.func
+    return func if hasattr(func, "__qualname__") else type(func)
 
 
 def module_service(module: str) -> str:

@@ -12,7 +12,7 @@ from opentelemetry.trace import SpanKind, Tracer, TracerProvider
 from tracekit._attributes import AttributeValue, attribute_value
 from tracekit._config import Settings, runtime, tracer_of
 from tracekit._extraction import Extraction
-from tracekit._naming import span_name
+from tracekit._naming import named, span_name
 from tracekit._ratio import ratio_of
 from tracekit._redaction import REDACTED
 from tracekit._semconv import CODE_FILE_PATH, CODE_FUNCTION_NAME, CODE_LINE_NUMBER
@@ -158,7 +158,11 @@ class Operation:
         if self.func is not None:
             attributes.update(code_attributes(self.func, with_location=settings.code_location))
         for key, value in self.extraction.constants.items():
-            clean = REDACTED if settings.redactor.hides(key) else attribute_value(value, settings.string_limit)
+            clean = (
+                REDACTED
+                if settings.redactor.hides(key)
+                else attribute_value(value, settings.string_limit, settings.redactor)
+            )
             if clean is not None:
                 attributes[key] = clean
         return attributes
@@ -170,10 +174,10 @@ def code_attributes(func: Callable[..., Any], *, with_location: bool) -> dict[st
 
     Source: semantic conventions, code/code-spans.md.
     """
-    named = func if hasattr(func, "__qualname__") else getattr(func, "func", type(func))
-    module, qualname = getattr(named, "__module__", None), getattr(named, "__qualname__", None)
+    target = named(func)
+    module, qualname = getattr(target, "__module__", None), getattr(target, "__qualname__", None)
     attributes: dict[str, AttributeValue] = {CODE_FUNCTION_NAME: ".".join(part for part in (module, qualname) if part)}
-    code = getattr(inspect.unwrap(named), "__code__", None)
+    code = getattr(inspect.unwrap(target), "__code__", None)
     if with_location and code is not None:
         attributes[CODE_FILE_PATH] = code.co_filename
         attributes[CODE_LINE_NUMBER] = code.co_firstlineno
@@ -200,12 +204,12 @@ def _checked_name(func: Callable[..., Any] | None, name: object, module: str, se
         if value is not None and (not isinstance(value, str) or not value.strip(". ")):
             msg = f"{option} got {value!r}, expected a non-empty string. Write {example!r}."
             raise InstrumentationError(msg)
-    named = func if func is None or hasattr(func, "__qualname__") else getattr(func, "func", type(func))
+    target = None if func is None else named(func)
     return span_name(
         cast("str | None", name),
         service=cast("str | None", service),
-        module=getattr(named, "__module__", None) or module,
-        qualname=getattr(named, "__qualname__", None) or "block",
+        module=getattr(target, "__module__", None) or module,
+        qualname=getattr(target, "__qualname__", None) or "block",
     )
 
 

@@ -9,6 +9,7 @@ from inspect import Parameter
 from typing import Annotated, Any, ForwardRef, TypeAlias, final, get_args, get_origin
 
 from tracekit._extractors import SpanAttribute
+from tracekit._naming import named
 
 Binder: TypeAlias = Callable[..., "tuple[Any, ...]"]
 
@@ -59,7 +60,7 @@ class Parameters:
 
     def _marked(self, parameters: Mapping[str, Parameter]) -> dict[str, str]:
         marked: dict[str, str] = {}
-        scope: dict[str, Any] = getattr(inspect.unwrap(self._func), "__globals__", {}) if self._func else {}
+        scope = {} if self._func is None else _globals(self._func)
         for parameter in parameters.values():
             annotation = parameter.annotation
             if isinstance(annotation, str):
@@ -76,6 +77,13 @@ class Parameters:
                     if isinstance(note, SpanAttribute):
                         marked[parameter.name] = note.key or parameter.name
         return marked
+
+
+def _globals(func: Callable[..., Any]) -> dict[str, Any]:
+    """Return the names the annotations of *func* are written with."""
+    target: Any = inspect.unwrap(named(func))
+    call = target if not isinstance(target, type) else target.__call__
+    return getattr(call, "__globals__", {})
 
 
 def _parameters(func: Callable[..., Any] | None) -> Mapping[str, Parameter]:

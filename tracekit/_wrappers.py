@@ -9,17 +9,22 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from tracekit._generators import wrap_async_generator_function, wrap_generator_function
+from tracekit._naming import named
 from tracekit._operation import Operation
 from tracekit._span import start
 
 # Where a wrapper keeps its operation: `@traced` finds there what is traced already.
 OPERATION_ATTRIBUTE: Final = "__tracekit_operation__"
+# What partials and callable objects do not have themselves.
+_NAMES: Final = ("__module__", "__name__", "__qualname__", "__doc__")
 
 
 def wrap(func: Callable[..., Any], operation: Operation) -> Callable[..., Any]:
     """Return *func* traced as *operation*: a callable of the same kind, to `inspect` and to whoever calls it."""
     wrapper = _wrapper_of(func)(func, operation)
-    functools.update_wrapper(wrapper, func)
+    own = named(func)
+    functools.update_wrapper(wrapper, own, functools.WRAPPER_ASSIGNMENTS if own is func else _NAMES, ())
+    functools.update_wrapper(wrapper, func, ())
     setattr(wrapper, OPERATION_ATTRIBUTE, operation)
     return wrapper
 
