@@ -27,15 +27,17 @@ def wrap_generator_function(
         active = start(operation, args, kwargs) or _UNTRACED
         items = 0
         value: Any = None
+        handed: list[Any] = []  # emptied at the `yield`: only the consumer keeps what was yielded, as without a wrapper
         try:
             inner = func(*args, **kwargs)
             step: Callable[[Any], Any] = inner.send
             while True:
-                item = step(value)
+                handed.append(step(value))
+                value = None
                 items += 1
                 body = active.pause()
                 try:
-                    value = yield item
+                    value = yield handed.pop()
                     step = inner.send
                 except BaseException as exc:  # noqa: BLE001  # it is the body's to handle
                     step, value = inner.throw, exc
@@ -63,20 +65,22 @@ def wrap_async_generator_function(
         active = start(operation, args, kwargs) or _UNTRACED
         items = 0
         value: Any = None
+        handed: list[Any] = []  # as above
         try:
             inner = func(*args, **kwargs)
-            item = await _first_step(inner)
+            handed.append(await _first_step(inner))
             while True:
                 items += 1
                 body = active.pause()
                 step: Callable[[Any], Any]
                 try:
-                    value = yield item
+                    value = yield handed.pop()
                     step = inner.asend
                 except BaseException as exc:  # noqa: BLE001  # it is the body's to handle
                     step, value = inner.athrow, exc
                 active.resume(body)
-                item = await step(value)
+                handed.append(await step(value))
+                value = None
         except StopAsyncIteration:
             active.set(GENERATOR_ITEMS, items)
             active.succeed(None)
