@@ -106,16 +106,24 @@ class ActiveSpan:
         if active is self:
             replace_context(self._previous)
         else:
-            # Left out of order (two generators holding blocks, closed first in first out): those above must not bring
-            # this one back when they leave. Not found at all: this is another task's context, or the collector's.
-            while isinstance(active, ActiveSpan):
-                below = active._previous.get(ACTIVE_KEY)  # noqa: SLF001  # of the same class
-                if below is self:
-                    active._previous = self._previous  # noqa: SLF001  # as above
-                    break
-                active = below
+            self._leave_from_below(active)
         # A task that starts its successor from inside a span would else keep all contexts before it alive.
         self._previous = _EMPTY
+
+    def _leave_from_below(self, active: object) -> None:
+        # Not found at all: this is another task's context, or the collector's.
+        while isinstance(active, ActiveSpan):
+            below = active._previous.get(ACTIVE_KEY)  # noqa: SLF001  # of the same class
+            if below is not self:
+                active = below
+            elif self._operation.func is None:
+                # Two generators holding blocks, closed first in first out: the other must not bring this one back.
+                active._previous = self._previous  # noqa: SLF001  # as above
+                return
+            else:
+                # A call that left a block open inside: nothing of its own is current where it was called.
+                replace_context(self._previous)
+                return
 
     def pause(self) -> Context:
         """Put the context of before back between two steps of a generator; returns the body's, to resume with."""
