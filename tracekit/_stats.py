@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -40,19 +41,28 @@ class Stats:
 
 
 _FIGURES: Final = ("started", "sampled", "not_sampled", "exported", "spooled", "queued")
+_MAX_UNSETTLED: Final = 1_024
 
 
 @final
 class Counters:
-    """The running figures of one pipeline; safe to use from any thread and from a signal handler."""
+    """
+    The running figures of one pipeline; exact from any thread and from signal handlers.
 
-    __slots__ = ("_counts", "_dropped", "_included", "_lock")
+    Adding to a number is a read and a write, and a signal handler or a finaliser that comes in between adds to a number
+    that is about to be overwritten, whatever lock its thread holds. So each change is appended, which nothing can come
+    between, and changes are summed up later, by one at a time.
+    """
+
+    __slots__ = ("_changes", "_counts", "_dropped", "_included", "_is_settling", "_lock")
 
     def __init__(self) -> None:
-        # Re-entrant: a signal handler or finaliser may end a span while this thread is counting one.
+        # Re-entrant: the handler of a signal may ask for a snapshot while this thread sums up.
         self._lock = threading.RLock()
+        self._is_settling = False
         self._counts: dict[str, int] = {}
         self._dropped: dict[str, int] = {}
+        self._changes: deque[tuple[dict[str, int], str, int]] = deque()
         self._included: list[Callable[[], Stats]] = []
 
     def add(self, figure: str, spans: int = 1) -> None:
@@ -63,13 +73,11 @@ class Counters:
             figure: A field of `Stats` that holds a number of spans: "started", "sampled", "exported", ...
             spans: How many; negative takes back.
         """
-        with self._lock:
-            self._counts[figure] = self._counts.get(figure, 0) + spans
+        self._change(self._counts, figure, spans)
 
     def drop(self, reason: str, spans: int = 1) -> None:
         """Count *spans* as lost for *reason* (a short snake_case word: "queue_full", "export_failed")."""
-        with self._lock:
-            self._dropped[reason] = self._dropped.get(reason, 0) + spans
+        self._change(self._dropped, reason, spans)
 
     def include(self, books: Callable[[], Stats]) -> None:
         """
@@ -85,6 +93,7 @@ class Counters:
         # Before our own: a span that goes on its way meanwhile counts as one that has not ended yet.
         included = [books() for books in self._included]
         with self._lock:
+            self._settle()
             figures, dropped = dict(self._counts), dict(self._dropped)
         for part in included:
             for figure in _FIGURES:
@@ -96,5 +105,24 @@ class Counters:
     def reset_after_fork(self) -> None:
         """Start from zero in a forked child: the parent accounts for what the parent made."""
         self._lock = threading.RLock()
+        self._is_settling = False
         self._counts = {}
         self._dropped = {}
+        self._changes = deque()
+
+    def _change(self, book: dict[str, int], key: str, spans: int) -> None:
+        self._changes.append((book, key, spans))
+        if len(self._changes) > _MAX_UNSETTLED:
+            self._settle()
+
+    def _settle(self) -> None:
+        with self._lock:
+            if self._is_settling:
+                return  # a signal handler that came in between: what it interrupts goes on
+            self._is_settling = True
+            try:
+                while self._changes:
+                    book, key, spans = self._changes.popleft()
+                    book[key] = book.get(key, 0) + spans
+            finally:
+                self._is_settling = False
