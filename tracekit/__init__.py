@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from tracekit._extractors import SpanAttribute as SpanAttribute
     from tracekit._extractors import arg as arg
     from tracekit._extractors import result as result
+    from tracekit.concurrency import ContextExecutor as ContextExecutor
+    from tracekit.concurrency import propagate as propagate
+    from tracekit.concurrency import spawn as spawn
     from tracekit.configuration import Tracing as Tracing
     from tracekit.configuration import configure as configure
     from tracekit.propagation import extract as extract
@@ -57,9 +60,13 @@ _ROOMS: Final = {
     "remote_parent": "propagation",
     "set_baggage": "propagation",
     "get_baggage": "propagation",
+    "propagate": "concurrency",
+    "spawn": "concurrency",
+    "ContextExecutor": "concurrency",
 }
 
 __all__ = [
+    "ContextExecutor",
     "SpanAttribute",
     "Tracing",
     "__version__",
@@ -74,6 +81,7 @@ __all__ = [
     "get_baggage",
     "inject",
     "lifecycle",
+    "propagate",
     "record_exception",
     "remote_parent",
     "result",
@@ -81,6 +89,7 @@ __all__ = [
     "set_attributes",
     "set_baggage",
     "set_error",
+    "spawn",
     "traced",
     "traced_block",
     "use_context",

@@ -1,5 +1,5 @@
 """
-What is global: the settings that calls read, and the provider that makes their spans.
+What is global: the settings that calls read, the provider that makes their spans, and how they were set up.
 
 `configure()` and `tracekit.testing` write here; everything else reads an immutable snapshot.
 """
@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Any, Final, final
 
 from opentelemetry import trace as trace_api
 
@@ -19,6 +19,7 @@ from tracekit._version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from functools import partial
 
     from opentelemetry.trace import Tracer, TracerProvider
 
@@ -50,11 +51,12 @@ class Settings:
 class Runtime:
     """The one holder of global state: settings, and a provider that comes before OpenTelemetry's global one."""
 
-    __slots__ = ("_lock", "_provider", "_tracer", "_tracer_of", "settings")
+    __slots__ = ("_lock", "_provider", "_tracer", "_tracer_of", "settings", "setup")
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self.settings = Settings()
+        self.setup: partial[Any] | None = None
         self._provider: TracerProvider | None = None
         self._tracer: Tracer | None = None
         self._tracer_of: TracerProvider | None = None
@@ -64,15 +66,22 @@ class Runtime:
         """The provider set here, else OpenTelemetry's global one, else None."""
         return self._provider or _global_provider()
 
-    def use(self, *, settings: Settings | None = None, provider: TracerProvider | None = None) -> Callable[[], None]:
+    def use(
+        self,
+        *,
+        settings: Settings | None = None,
+        provider: TracerProvider | None = None,
+        setup: partial[Any] | None = None,
+    ) -> Callable[[], None]:
         """
-        Take *settings* and *provider* from now on (None: keep what there is).
+        Take *settings* and *provider* from now on (None: keep what there is), made by *setup* (None: not to be said).
 
         Returns:
             An undo that puts back what was there before.
         """
         with self._lock:
-            before = (self.settings, self._provider)
+            before = (self.settings, self._provider, self.setup)
+            self.setup = setup
             if settings is not None:
                 self.settings = settings
             if provider is not None:
@@ -80,7 +89,7 @@ class Runtime:
 
         def undo() -> None:
             with self._lock:
-                self.settings, self._provider = before
+                self.settings, self._provider, self.setup = before
 
         return undo
 

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 # Under this key a context holds the ActiveSpan it was made for.
 ACTIVE_KEY: Final = "tracekit-active-span"
+# Under this key a context holds the span that traces which begin there are linked to.
+ORIGIN_KEY: Final = "tracekit-origin"
 
 
 def start(
@@ -75,7 +77,7 @@ class ActiveSpan:
         self._settings = settings = runtime.settings
         self._previous = base = current_context()
         links: list[Link] | None = None
-        if operation.root or operation.parent is not None or operation.links is not None:
+        if operation.root or operation.parent is not None or operation.links is not None or ORIGIN_KEY in base:
             base, links = _relations(operation, args, kwargs, base)
         fixed = operation.fixed_attributes(settings)
         if attributes is not None:
@@ -223,9 +225,22 @@ def _relations(
         if trace_api.get_current_span(extracted).get_span_context().is_valid:
             values: dict[str, Any] = {**current, **extracted}
             base = Context(values)
+    origin = current.get(ORIGIN_KEY)
+    if isinstance(origin, SpanContext) and not trace_api.get_current_span(base).get_span_context().is_valid:
+        links.append(Link(origin))
     if operation.links is not None:
         links.extend(link_to(target) for target in _targets(operation.links(args, kwargs)))
     return base, [link for link in links if link.context.is_valid]
+
+
+def begin_new_traces() -> None:
+    """Leave the current trace for good: what is traced from now on begins new ones, each linked to the current span."""
+    before = current_context()
+    values: dict[str, Any] = {key: value for key, value in before.items() if key not in (SPAN_KEY, ACTIVE_KEY)}
+    origin = trace_api.get_current_span(before).get_span_context()
+    if origin.is_valid:
+        values[ORIGIN_KEY] = origin
+    replace_context(Context(values))
 
 
 def _targets(given: object) -> Sequence[object]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from functools import partial
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias, final
 
 from opentelemetry import trace as trace_api
@@ -106,6 +107,7 @@ def configure(
 
     Source: OpenTelemetry specification, configuration/sdk-environment-variables.
     """
+    given = dict(locals())
     arguments.not_yet(baggage_attributes=baggage_attributes, spool=spool, metrics=metrics)
     own_provider = _own_provider(
         provider,
@@ -165,9 +167,13 @@ def configure(
         limits=limits,
         id_generator=ids,
     )
-    in_use = deployment.replace(pipeline, own_provider, settings, propagator, is_disabled=is_disabled)
+    if own_provider is None:
+        # Found out once: a worker process would name itself after its own script.
+        given["service"] = make_resource().attributes.get("service.name")
+    setup = partial(configure, **given)
+    in_use = deployment.replace(pipeline, own_provider, settings, propagator, setup, is_disabled=is_disabled)
     effective = {
-        "service": make_resource().attributes.get("service.name") if own_provider is None else None,
+        "service": given["service"],
         "exporter": "disabled" if is_disabled else [sink.label for sink in sinks],
         "sample": sampler.get_description() if sample is None else sample,
         "tail": tail or None,
@@ -243,6 +249,7 @@ class _Deployment:
         users_provider: SdkTracerProvider | None,
         settings: Settings,
         propagator: TextMapPropagator | None,
+        setup: partial[Tracing],
         *,
         is_disabled: bool,
     ) -> trace_api.TracerProvider | None:
@@ -253,7 +260,7 @@ class _Deployment:
                 old.give_way_to(pipeline)
             provider = self._feed(pipeline, users_provider, is_disabled=is_disabled)
             self._carry_with(propagator)
-            undo = runtime.use(settings=settings, provider=provider)
+            undo = runtime.use(settings=settings, provider=provider, setup=setup)
             self._undo = self._undo or undo
             ending.watch(pipeline)
         if old is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import os
 import signal
+import sys
 import threading
 import time
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
@@ -47,6 +48,9 @@ class Ending:
             self._is_registered = True
             atexit.register(self._close)
             self._register_with_multiprocessing()
+            self._register_with_celery()
+            if hasattr(os, "register_at_fork"):
+                os.register_at_fork(after_in_child=self._register_with_celery)
         self._handle_termination()
 
     def forget(self, pipeline: Pipeline) -> None:
@@ -79,12 +83,23 @@ class Ending:
 
     def _register_with_multiprocessing(self) -> None:
         # Forked workers leave by os._exit(), which runs multiprocessing's finalizers and no exit functions.
-        from multiprocessing import util
+        from multiprocessing import parent_process, util
 
         def in_worker(ending: Ending) -> None:
             util.Finalize(None, ending._close, exitpriority=_FINALIZER_PRIORITY)  # our own
 
         util.register_after_fork(self, in_worker)
+        if parent_process() is not None:
+            in_worker(self)  # set up in a worker itself, which may have been forked by a fork server
+
+    def _register_with_celery(self) -> None:
+        # Its prefork workers leave by os._exit() and run no finalizers, but tell it before.
+        signals = sys.modules.get("celery.signals")
+        if signals is not None:
+            signals.worker_process_shutdown.connect(self._on_celery_shutdown)
+
+    def _on_celery_shutdown(self, **_signal: object) -> None:
+        self._close()
 
     def _handle_termination(self) -> None:
         """Put our handler before the program's own; only the main thread may."""
