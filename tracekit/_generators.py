@@ -9,7 +9,9 @@ consumer's back, so the consumer may step, close or drop the generator in any ta
 
 from __future__ import annotations
 
+import inspect
 import sys
+import types
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from typing import Any, Final, final
 
@@ -52,6 +54,9 @@ def wrap_generator_function(
             active.fail(exc)
             raise
 
+    flags: int = getattr(getattr(func, "__code__", None), "co_flags", 0)
+    if flags & inspect.CO_ITERABLE_COROUTINE:
+        types.coroutine(traced)  # marks it in place
     return traced
 
 
