@@ -15,7 +15,7 @@ from opentelemetry.util._once import Once
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytest_plugins = ["otlp_receiver"]
+pytest_plugins = ["brokers", "otlp_receiver"]
 
 # A shared machine stalls: a deadline would test the machine. CI must not depend on luck, so it replays fixed examples.
 settings.register_profile("local", deadline=None)

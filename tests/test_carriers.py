@@ -88,9 +88,13 @@ def django_request() -> Any:
     return request
 
 
-def mqtt_properties() -> Any:
+def empty_mqtt_properties() -> Any:
     packets = pytest.importorskip("paho.mqtt.packettypes").PacketTypes
-    properties = new("paho.mqtt.properties", "Properties", packets.PUBLISH)
+    return new("paho.mqtt.properties", "Properties", packets.PUBLISH)
+
+
+def mqtt_properties() -> Any:
+    properties = empty_mqtt_properties()
     properties.UserProperty = list(FIELDS.items())
     return properties
 
@@ -140,6 +144,7 @@ WRITABLE: Final[dict[str, Callable[[], Any]]] = {
     "aiokafka record": lambda: new("aiokafka.structs", "ConsumerRecord", "a", 0, 0, 0, 0, None, None, None, 0, 0, ()),
     "pika properties": lambda: new("pika", "BasicProperties"),
     "pika properties with headers": lambda: new("pika", "BasicProperties", headers={"a": "b"}),
+    "MQTT properties": empty_mqtt_properties,
     "aio-pika message": lambda: new("aio_pika", "Message", b""),
     "nats-py message": lambda: new("nats.aio.msg", "Msg", None),
     "CloudEvent 1": lambda: cloud_event("cloudevents.v1.http"),

@@ -199,6 +199,10 @@ def _write(carrier: Any, fields: Mapping[str, str], stale: Collection[str], spel
 
 
 def _write_object(carrier: Any, fields: Mapping[str, str], stale: Collection[str]) -> None:
+    if hasattr(carrier, "packetType") and not getattr(carrier, "UserProperty", None):
+        # paho's MQTT properties: no attribute until it is set, while `properties` are the definitions of all there are.
+        carrier.UserProperty = list(_write((), fields, stale))
+        return
     for name in _ATTRIBUTES:
         inner = getattr(carrier, name, _MISSING)
         # What a method returns may be a copy; of the attributes only `headers` is None where there are none yet.
