@@ -251,7 +251,9 @@ class BatchProcessor(SpanProcessor):
         try:
             with quiet():
                 result = job()
-        except BaseException as error:  # noqa: BLE001  # the user's exporter; on this thread nothing else is meant by it
+        except BaseException as error:  # the user's exporter
+            if self._thread is None and not isinstance(error, Exception):
+                raise  # Ctrl-C, on a thread of the program's; on ours nobody else means anything by it
             report_failure(type(self._exporter).__name__, what, error)
             return False
         return result is not SpanExportResult.FAILURE and result is not False
@@ -317,8 +319,7 @@ def _start_thread(job: Callable[[], None]) -> threading.Thread | None:
     try:
         thread = threading.Thread(target=job, name="tracekit-export", daemon=True)
         thread.start()
-    except RuntimeError as error:
-        report_failure("tracekit", "starting the export thread", error)
+    except RuntimeError:
         return None
     return thread
 
