@@ -40,7 +40,9 @@ def captured_spans() -> Generator[CapturedSpans, None, None]:
 def served(app: Any) -> Generator[str, None, None]:
     """Serve *app* by uvicorn in a thread; gives the address."""
     listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, ws="none" if not _has_websockets() else "auto"))
+    server = uvicorn.Server(
+        uvicorn.Config(app, log_config=None, ws="none" if not _has_websockets() else "websockets-sansio")
+    )
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:

@@ -149,10 +149,8 @@ def test_what_limits_dropped_is_counted() -> None:
 
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
-# Before 1.43 the official encoder left out an attribute with a None inside.
-NULLS = st.none() if version("opentelemetry-exporter-otlp-proto-common") >= "1.43" else st.nothing()
 LEGAL = st.recursive(
-    NULLS
+    st.none()
     | st.booleans()
     | st.integers(-(2**63), 2**63 - 1)
     | st.floats(allow_nan=False)  # equal to nothing, itself included
@@ -163,6 +161,10 @@ LEGAL = st.recursive(
 )
 
 
+@pytest.mark.skipif(
+    version("opentelemetry-exporter-otlp-proto-common") < "1.43",
+    reason="the official encoder of that time leaves out lists with a None or undecodable bytes in them",
+)
 @given(st.dictionaries(TEXT.filter(bool), LEGAL, max_size=5))
 def test_any_attributes_are_what_the_official_encoder_says(attributes: dict[str, Any]) -> None:
     spans = spans_of(attributes)

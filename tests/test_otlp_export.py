@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from typing import Any
 
 import pytest
@@ -121,7 +122,19 @@ def test_a_timeout_in_the_environment_is_in_milliseconds(otlp: Receiver) -> None
         assert dict(counters.snapshot().dropped) == {"export_failed": 1}
 
 
-@pytest.mark.parametrize(("http", "grpc"), [(400, "INVALID_ARGUMENT"), (404, "UNIMPLEMENTED"), (500, "INTERNAL")])
+@pytest.mark.parametrize(
+    ("http", "grpc"),
+    [
+        (400, "INVALID_ARGUMENT"),
+        (404, "UNIMPLEMENTED"),
+        pytest.param(
+            *(500, "INTERNAL"),
+            marks=pytest.mark.skipif(
+                version("opentelemetry-exporter-otlp-proto-http") < "1.45", reason="it sent again after a 500 then"
+            ),
+        ),
+    ],
+)
 def test_a_refused_batch_is_counted_as_lost(otlp: Receiver, http: int, grpc: str) -> None:
     otlp.answer(Answer(http=http, grpc=grpc))
     with exporting(otlp_exporter(endpoint=otlp.endpoint, protocol=protocol_of(otlp))) as (
