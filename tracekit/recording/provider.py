@@ -7,24 +7,53 @@ handed out long ago follow.
 
 from __future__ import annotations
 
+import os
+import re
 import threading
 import weakref
-from typing import TYPE_CHECKING, Final, cast, final
+from typing import TYPE_CHECKING, Any, Final, cast, final
 
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import SpanLimits, SpanProcessor
+from opentelemetry.sdk.trace import Tracer as SdkTracer
 from opentelemetry.sdk.trace import TracerProvider as SdkTracerProvider
 from opentelemetry.sdk.trace.sampling import DEFAULT_ON
+from opentelemetry.sdk.version import __version__ as SDK_VERSION  # noqa: N812
 
+from tracekit._diagnostics import logger
 from tracekit._fork import in_forked_child
 from tracekit._stats import Counters
 from tracekit.recording.guards import EntropyIdGenerator
 from tracekit.recording.pipeline import Pipeline
+from tracekit.recording.tracer import Tracer
 
 if TYPE_CHECKING:
+    from opentelemetry import trace as trace_api
     from opentelemetry.context import Context
     from opentelemetry.sdk.trace import ReadableSpan, Span, SynchronousMultiSpanProcessor
     from opentelemetry.sdk.trace.id_generator import IdGenerator
+
+
+# The releases of the SDK that its own tests were run with against the engine.
+_KNOWN_RELEASES: Final = ((1, 41), (1, 45))
+
+
+def _engine_fits() -> bool:
+    if os.environ.get("TRACEKIT_ENGINE") == "sdk":
+        return False
+    release = tuple(int(part) for part in re.findall(r"\d+", SDK_VERSION)[:2])
+    if _KNOWN_RELEASES[0] <= release <= _KNOWN_RELEASES[1]:
+        return True
+    logger.warning(
+        "opentelemetry-sdk %s is not a release tracekit's span engine was tested with (%s): the SDK's own, slower "
+        "spans are used",
+        SDK_VERSION,
+        " to ".join(".".join(map(str, known)) for known in _KNOWN_RELEASES),
+    )
+    return False
+
+
+ENGINE_FITS: Final = _engine_fits()
 
 
 @final
@@ -58,6 +87,14 @@ class TracerProvider(SdkTracerProvider):
                 tracer.id_generator = self.id_generator
                 tracer.resource = self._resource
                 tracer._span_limits = self._span_limits  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+
+    def get_tracer(self, *args: Any, **kwargs: Any) -> trace_api.Tracer:
+        """Return a tracer of the engine's, or the SDK's where this version of it is not known to fit."""
+        tracer = super().get_tracer(*args, **kwargs)
+        if ENGINE_FITS and type(tracer) is SdkTracer:
+            # The SDK has made it, registered it and looked after its configuration: the engine only starts spans.
+            tracer.__class__ = Tracer
+        return tracer
 
     def add_span_processor(self, span_processor: SpanProcessor) -> None:
         """Serve *span_processor* too, also after the next `configure()`: it is not ours to shut down there."""

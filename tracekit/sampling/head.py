@@ -95,6 +95,8 @@ class HeadSampler(Sampler):
         self._given = sampler
         self._sampler = _keeping_subtrees_whole(sampler)
         self._record_dropped = record_dropped
+        # Spans with a local parent need not be asked about: they are what it is.
+        self.follows_local_parent: Final = not record_dropped and _follows_local_parent(self._sampler)
 
     @override
     def should_sample(
@@ -139,6 +141,15 @@ def _result(parent: SpanContext, attributes: Attributes, *, sampled: bool) -> Sa
         Decision.RECORD_AND_SAMPLE if sampled else Decision.DROP,
         attributes if sampled else None,
         parent.trace_state if parent.is_valid else None,
+    )
+
+
+def _follows_local_parent(sampler: Sampler) -> bool:
+    return (
+        isinstance(sampler, ParentBased)
+        and type(sampler).should_sample is ParentBased.should_sample
+        and getattr(sampler, "_local_parent_sampled", None) is ALWAYS_ON
+        and getattr(sampler, "_local_parent_not_sampled", None) is ALWAYS_OFF
     )
 
 
