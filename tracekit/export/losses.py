@@ -63,4 +63,4 @@ class Losses:
         self._next_line_s = time.monotonic() + SAY_EVERY_S
         self._said = dropped
         reasons = ", ".join(f"{reason} {spans}" for reason, spans in news.items() if spans)
-        logger.warning("%d spans dropped (%s), %d so far", since, reasons, sum(dropped.values()))
+        logger.warning("spans dropped: %d (%s), %d so far", since, reasons, sum(dropped.values()))
