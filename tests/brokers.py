@@ -64,14 +64,19 @@ class Exchange:
         (self._directory / "consumer.py").write_text(CONSUMER + textwrap.dedent(program))
         self.start([sys.executable, "-W", "error", "consumer.py", self.name, *map(str, arguments)])
         if waits:
-            assert self._output.readline() == "ready\n", self.finish()
+            assert self.line() == "ready", self.finish()
 
     def start(self, command: list[str]) -> None:
+        """Start *command*, which is the consumer."""
         self._consumer = subprocess.Popen(
             command, cwd=self._directory, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
-        self._output = self._consumer.stdout
-        assert self._output is not None
+
+    def line(self) -> str:
+        """Wait for the next line that the consumer prints; empty if it has ended."""
+        assert self._consumer is not None
+        assert self._consumer.stdout is not None
+        return self._consumer.stdout.readline().rstrip()
 
     def finish(self) -> list[str]:
         """Wait for the consumer to end well; return what it has printed."""
