@@ -27,6 +27,14 @@ from typing import Any, Final, cast
 
 import grpc
 import pytest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsServiceRequest,
+    ExportMetricsServiceResponse,
+)
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2_grpc import (
+    MetricsServiceServicer,
+    add_MetricsServiceServicer_to_server,
+)
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTracePartialSuccess,
     ExportTraceServiceRequest,
@@ -140,6 +148,30 @@ class Request:
     peer: str
 
 
+@dataclass(frozen=True)
+class MetricsRequest:
+    """One export of metrics."""
+
+    message: ExportMetricsServiceRequest
+    headers: Mapping[str, str]
+
+    def points(self) -> dict[tuple[str, tuple[str, ...]], float]:
+        """The values by metric and attributes' values: counts of histograms, values of counters."""
+        return {
+            (metric.name, tuple(_attributes(point.attributes).values())): (
+                point.count if metric.HasField("histogram") else point.as_int
+            )
+            for resource in self.message.resource_metrics
+            for scope in resource.scope_metrics
+            for metric in scope.metrics
+            for point in (metric.histogram.data_points or metric.sum.data_points)
+        }
+
+    @property
+    def resource(self) -> dict[str, Any]:
+        return _attributes(self.message.resource_metrics[0].resource.attributes)
+
+
 class Receiver(ABC):
     """What both servers share: what came, what to answer, and waiting for it."""
 
@@ -151,6 +183,7 @@ class Receiver(ABC):
         self._always = ACCEPT
         self._requests: list[Request] = []
         self._spans: list[ReceivedSpan] = []
+        self._metrics: list[MetricsRequest] = []
 
     @property
     @abstractmethod
@@ -177,6 +210,12 @@ class Receiver(ABC):
         with self._changed:
             return list(self._spans)
 
+    @property
+    def metrics(self) -> list[MetricsRequest]:
+        """Every request with metrics; all are accepted."""
+        with self._changed:
+            return list(self._metrics)
+
     def answer(self, *answers: Answer) -> None:
         """Give the next requests these *answers*, one each."""
         with self._changed:
@@ -200,6 +239,11 @@ class Receiver(ABC):
         requests = self.requests
         assert len(requests) >= count, f"{len(requests)} of {count} requests came within {timeout_s} s"
         return requests
+
+    def take_metrics(self, message: ExportMetricsServiceRequest, headers: Mapping[str, str]) -> None:
+        """Record a request that has come."""
+        with self._changed:
+            self._metrics.append(MetricsRequest(message, {key.lower(): value for key, value in headers.items()}))
 
     def one(self, name: str) -> ReceivedSpan:
         """Return the one span called *name*."""
@@ -292,6 +336,11 @@ class _HttpHandler(BaseHTTPRequestHandler):
             body = gzip.decompress(body)
         elif encoding == "deflate":
             body = zlib.decompress(body)
+        if self.path == "/v1/metrics":
+            receiver = cast("_HttpServer", self.server).receiver
+            receiver.take_metrics(ExportMetricsServiceRequest.FromString(body), dict(self.headers.items()))
+            self._send(200, b"", {"content-type": "application/x-protobuf"})
+            return
         if self.path != "/v1/traces" and not self.path.endswith("/v1/traces"):
             self._send(404, b"no such path", {})
             return
@@ -326,6 +375,7 @@ class GrpcReceiver(Receiver):
         self._pool = ThreadPoolExecutor(8)
         self._server = grpc.server(self._pool)
         add_TraceServiceServicer_to_server(_TraceService(self), self._server)
+        add_MetricsServiceServicer_to_server(_MetricsService(self), self._server)
         self._port = self._server.add_insecure_port(f"127.0.0.1:{port}")
         self._server.start()
 
@@ -355,6 +405,18 @@ class _TraceService(TraceServiceServicer):
         if answer.grpc != "OK":
             context.abort(grpc.StatusCode[answer.grpc], "scripted")
         return answer.response()
+
+
+class _MetricsService(MetricsServiceServicer):
+    def __init__(self, receiver: GrpcReceiver) -> None:
+        self._receiver = receiver
+
+    def Export(  # noqa: N802  # the service's own name
+        self, request: ExportMetricsServiceRequest, context: grpc.ServicerContext
+    ) -> ExportMetricsServiceResponse:
+        metadata = {key: str(value) for key, value in context.invocation_metadata()}
+        self._receiver.take_metrics(request, metadata)
+        return ExportMetricsServiceResponse()
 
 
 class Wire:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 LAYERS: Final = (
     ("errors", "_semconv", "_version", "_stats", "_fork", "_context", "typing"),
     ("_diagnostics", "_environment", "_ratio", "_redaction"),
-    ("_attributes",),
+    ("_attributes", "_metrics"),
     ("_config",),
     ("_w3c", "_context_block"),
     ("_carriers",),

@@ -206,7 +206,7 @@ def test_context_manager_shuts_down_at_its_end() -> None:
         ({"provider": SdkTracerProvider(shutdown_on_exit=False), "service": "x"}, "service='x' cannot be changed"),
         ({"id_generator": RandomIdGenerator}, "id_generator="),
         ({"spool": "/var/spool"}, "not in this version yet"),
-        ({"metrics": True}, "not in this version yet"),
+        ({"metrics": "yes"}, "metrics='yes': expected True or False"),
     ],
 )
 def test_wrong_argument_is_refused_and_the_earlier_pipeline_goes_on(arguments: dict[str, Any], says: str) -> None:

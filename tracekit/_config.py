@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from opentelemetry.trace import Tracer, TracerProvider
 
+    from tracekit._metrics import OperationMetrics
+
 DEFAULT_STRING_LIMIT: Final = 2_048
 
 
@@ -36,6 +38,7 @@ class Settings:
         capture_arguments: Record scalar arguments of operations that say nothing about attributes.
         code_location: Record `code.file.path` and `code.line.number` too.
         expected: Exception types that are never counted as errors.
+        metrics: What measures every call; None where that is switched off.
         redactor: Which names are secret.
         string_limit: Longest attribute string, in characters.
     """
@@ -43,6 +46,7 @@ class Settings:
     capture_arguments: bool = True
     code_location: bool = False
     expected: tuple[type[BaseException], ...] = ()
+    metrics: OperationMetrics | None = None
     redactor: Redactor = field(default_factory=Redactor)
     string_limit: int = DEFAULT_STRING_LIMIT
 

@@ -20,8 +20,9 @@ from typing_extensions import Self
 from tracekit import _exceptions
 from tracekit._attributes import AttributeValue, attribute_items, attribute_name, put, text
 from tracekit._config import runtime
+from tracekit._context import current_context
 from tracekit._diagnostics import report_failure
-from tracekit._span import link_to
+from tracekit._span import ACTIVE_KEY, ActiveSpan, link_to
 
 _CURRENT: Final = "the current span"
 
@@ -86,6 +87,9 @@ def set_error(description: str) -> None:
         description: What went wrong, for people to read.
     """
     span = get_current_span()
+    active = current_context().get(ACTIVE_KEY)
+    if isinstance(active, ActiveSpan) and active.span is span:
+        active.note_error()
     if not span.is_recording():
         return
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Final, cast, final
 
 from opentelemetry import trace as trace_api
@@ -15,7 +16,7 @@ from tracekit._config import runtime
 from tracekit._context import SPAN_KEY, current_context, replace_context
 from tracekit._diagnostics import report_failure
 from tracekit._ratio import start_operation_span
-from tracekit._semconv import ERROR_TYPE, EVENT_CANCELLED
+from tracekit._semconv import ERROR_TYPE, ERROR_TYPE_OTHER, EVENT_CANCELLED
 from tracekit.propagation import extract
 
 if TYPE_CHECKING:
@@ -63,7 +64,16 @@ class ActiveSpan:
     collector or in another task leaves that place's own context alone.
     """
 
-    __slots__ = ("_operation", "_previous", "_settings", "records", "span")
+    __slots__ = (
+        "_duration_ns",
+        "_error_type",
+        "_operation",
+        "_previous",
+        "_settings",
+        "_started_ns",
+        "records",
+        "span",
+    )
 
     def __init__(
         self,
@@ -75,6 +85,9 @@ class ActiveSpan:
     ) -> None:
         self._operation = operation
         self._settings = settings = runtime.settings
+        if settings.metrics is not None:
+            self._started_ns = perf_counter_ns()
+            self._error_type: str | None = None
         self._previous = base = current_context()
         links: list[Link] | None = None
         if operation.root or operation.parent is not None or operation.links is not None or ORIGIN_KEY in base:
@@ -143,9 +156,16 @@ class ActiveSpan:
         if self.records:
             self.span.set_attribute(key, value)
 
+    def note_error(self) -> None:
+        """Count the call as failed, whatever it returns."""
+        if self._settings.metrics is not None:
+            self._error_type = ERROR_TYPE_OTHER
+
     def succeed(self, result: Any) -> None:
         """End with *result*: its attributes, status OK unless the body has set one."""
         self.leave()
+        if self._settings.metrics is not None:
+            self._stop_clock()
         if self.records:
             try:
                 if self._operation.extraction.reads_result:
@@ -159,6 +179,8 @@ class ActiveSpan:
     def fail(self, exc: BaseException) -> None:
         """End with *exc* leaving the operation."""
         self.leave()
+        if self._settings.metrics is not None:
+            self._stop_clock(exc)
         if self.records:
             try:
                 self._record_outcome(exc)
@@ -179,6 +201,34 @@ class ActiveSpan:
             self.span.end()
         except Exception as error:  # noqa: BLE001  # a processor of the user's
             report_failure(self._operation.name, "ending the span", error)
+        if self._settings.metrics is not None:
+            self._measure()
+
+    def _stop_clock(self, exc: BaseException | None = None) -> None:
+        self._duration_ns = perf_counter_ns() - self._started_ns
+        try:
+            if exc is not None and self._is_failure(exc):
+                self._error_type = _exceptions.exception_type(exc)
+        except Exception as error:  # noqa: BLE001  # a hostile exception
+            report_failure(self._operation.name, "measuring", error)
+
+    def _measure(self) -> None:
+        # Asked for once more: those of the start are closed if `configure()` was called meanwhile.
+        metrics = runtime.settings.metrics
+        if metrics is None:
+            return
+        try:
+            metrics.measure(self._operation.name, self._duration_ns / 1e9, self._error_type, self.span)
+        except Exception as error:  # noqa: BLE001  # a meter provider of the user's
+            report_failure(self._operation.name, "measuring", error)
+
+    def _is_failure(self, exc: BaseException) -> bool:
+        return not (
+            isinstance(exc, (StopIteration, StopAsyncIteration, GeneratorExit))
+            or _exceptions.is_cancellation(exc)
+            or _is_clean_exit(exc)
+            or isinstance(exc, (self._operation.expected, self._settings.expected))
+        )
 
     def _record_outcome(self, exc: BaseException) -> None:
         operation, settings, span = self._operation, self._settings, self.span
@@ -187,14 +237,14 @@ class ActiveSpan:
         if isinstance(exc, GeneratorExit) or _exceptions.is_cancellation(exc):
             span.add_event(EVENT_CANCELLED)
             return
-        if isinstance(exc, SystemExit) and exc.code in (None, 0):
+        if _is_clean_exit(exc):
             if operation.sets_status and status_of(span) is StatusCode.UNSET:
                 span.set_status(StatusCode.OK)
             return
         message = _exceptions.exception_message(exc, settings.string_limit)
         if operation.records_exception:
             _exceptions.record(span, exc, message)
-        if isinstance(exc, (operation.expected, settings.expected)):
+        if not self._is_failure(exc):
             return
         span.set_attribute(ERROR_TYPE, _exceptions.exception_type(exc))
         if operation.sets_status:
@@ -202,6 +252,10 @@ class ActiveSpan:
 
 
 _EMPTY: Final = Context()
+
+
+def _is_clean_exit(exc: BaseException) -> bool:
+    return isinstance(exc, SystemExit) and exc.code in (None, 0)
 
 
 def status_of(span: Span) -> StatusCode:

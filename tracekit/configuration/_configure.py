@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from functools import partial
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias, final
@@ -97,7 +98,7 @@ def configure(
         propagators: Names or propagators that carry context: ["tracecontext", "baggage", "b3"].
         baggage_attributes: Not in this version yet.
         spool: Not in this version yet.
-        metrics: Not in this version yet.
+        metrics: Measure how long operations take and how often they fail, sampled or not.
         instrument: Libraries to trace: ["fastapi", "sqlalchemy", "httpx"].
         provider: An SDK provider of your own; its sampler, resource and ids stay.
         id_generator: Makes trace and span ids (None: from the operating system's entropy).
@@ -108,7 +109,7 @@ def configure(
     Source: OpenTelemetry specification, configuration/sdk-environment-variables.
     """
     given = dict(locals())
-    arguments.not_yet(baggage_attributes=baggage_attributes, spool=spool, metrics=metrics)
+    arguments.not_yet(baggage_attributes=baggage_attributes, spool=spool)
     own_provider = _own_provider(
         provider,
         service=service,
@@ -155,10 +156,20 @@ def configure(
     is_disabled = variables.boolean("OTEL_SDK_DISABLED") is True
     if not is_disabled:
         _instrument(libraries)
+    metering = None
+    if arguments.boolean("metrics", metrics) and not is_disabled:
+        # Loads the SDK's metrics.
+        from tracekit.configuration.metering import metering_of
+
+        measured = make_resource if own_provider is None else lambda: own_provider.resource
+        metering = metering_of(sinks, options, variables, measured)
     counters = Counters()
     processors = () if is_disabled else _open(sinks, counters)
     if tail and processors:
         processors = (TailBuffer(tail, processors, counters),)
+    if metering is not None:
+        settings = dataclasses.replace(settings, metrics=metering.metrics)
+        processors += (metering,)
     pipeline = Pipeline(
         processors,
         counters,
@@ -182,7 +193,7 @@ def configure(
     }
     memory = next((sink.memory for sink in sinks if sink.memory is not None), None)
     shown = {name: value for name, value in effective.items() if value}
-    return Tracing(pipeline, in_use, memory, shown, on_shutdown=lambda: ending.forget(pipeline))
+    return Tracing(pipeline, in_use, memory, metering, shown, on_shutdown=lambda: ending.forget(pipeline))
 
 
 def _own_provider(provider: object, **belonging_to_it: object) -> SdkTracerProvider | None:

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Final, TypeAlias, cast, final
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias, cast, final
 
 from opentelemetry.sdk.trace import SpanProcessor
 from opentelemetry.sdk.trace.export import SpanExporter
@@ -42,11 +42,13 @@ class Sink:
         label: What to call it before a reader; holds no secrets.
         open: Makes the processor that delivers there.
         memory: The exporter to read spans back from, if it is one.
+        metrics: Where metrics go when spans go here (None: it takes spans only).
     """
 
     label: str
     open: Callable[[Counters], SpanProcessor]
     memory: InMemorySpanExporter | None = None
+    metrics: Literal["otlp", "console", "memory"] | None = None
 
 
 @final
@@ -123,7 +125,7 @@ def _sink_of(exporter: object, options: ExportOptions, variables: Environment) -
     if exporter == "otlp":
         return _otlp_sink(options, variables)
     if exporter == "console":
-        return Sink("console", _tree)
+        return Sink("console", _tree, metrics="console")
     if exporter == "memory":
         return _memory_sink()
     if isinstance(exporter, str) and exporter.startswith(_FILE) and exporter != _FILE:
@@ -157,7 +159,7 @@ def _otlp_sink(options: ExportOptions, variables: Environment) -> Sink:
         timeout_s=options.timeout_s,
         variables=variables,
     )
-    return dataclasses.replace(_exporter_sink(exporter, options.batching), label=repr(exporter))
+    return dataclasses.replace(_exporter_sink(exporter, options.batching), label=repr(exporter), metrics="otlp")
 
 
 def _as_given(processor: SpanProcessor, _counters: Counters) -> SpanProcessor:
@@ -188,7 +190,7 @@ def _exporter_sink(exporter: SpanExporter, batching: Batching) -> Sink:
     label = type(exporter).__name__
     if isinstance(exporter, InMemorySpanExporter):
         # Tests read it back on the next line.
-        return Sink(label, partial(_immediately, exporter), exporter)
+        return Sink(label, partial(_immediately, exporter), exporter, metrics="memory")
     return Sink(label, partial(_in_batches, exporter, batching))
 
 

@@ -7,6 +7,7 @@ import socket
 import sys
 import uuid
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -60,11 +61,13 @@ def resource_maker(
         "telemetry.sdk.version": installed_version("opentelemetry-sdk"),
     }
 
-    def make_resource() -> Resource:
-        attributes = {**found, SERVICE_INSTANCE_ID: str(uuid.uuid4()), PROCESS_PID: os.getpid(), **given}
+    # Remembered: what spans and metrics come from has one id.
+    @lru_cache(maxsize=1)
+    def resource_of(process: int) -> Resource:
+        attributes = {**found, SERVICE_INSTANCE_ID: str(uuid.uuid4()), PROCESS_PID: process, **given}
         return Resource(attribute_items(attributes, settings.redactor, settings.string_limit, "resource"))
 
-    return make_resource
+    return lambda: resource_of(os.getpid())
 
 
 def script_name() -> str:

@@ -15,11 +15,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from types import TracebackType
 
+    from opentelemetry.sdk.metrics.export import MetricsData
     from opentelemetry.sdk.trace import ReadableSpan
     from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
     from opentelemetry.trace import TracerProvider
 
     from tracekit._stats import Stats
+    from tracekit.configuration.metering import Metering
     from tracekit.recording import Pipeline
 
 DEFAULT_TIMEOUT_S: Final = 5.0
@@ -34,23 +36,26 @@ class Tracing:
         pipeline: What spans go through.
         provider: What makes them; None where tracing is switched off.
         memory: What `spans` reads.
+        metering: What `metrics` reads.
         effective: The settings in effect, for a reader; holds no secrets.
         on_shutdown: Called after the pipeline has been shut down.
     """
 
-    __slots__ = ("_effective", "_memory", "_on_shutdown", "_pipeline", "provider")
+    __slots__ = ("_effective", "_memory", "_metering", "_on_shutdown", "_pipeline", "provider")
 
     def __init__(
         self,
         pipeline: Pipeline,
         provider: TracerProvider | None,
         memory: InMemorySpanExporter | None,
+        metering: Metering | None,
         effective: Mapping[str, object],
         on_shutdown: Callable[[], None],
     ) -> None:
         self._pipeline: Final = pipeline
         self.provider: Final = provider
         self._memory: Final = memory
+        self._metering: Final = metering
         self._effective: Final = effective
         self._on_shutdown: Final = on_shutdown
 
@@ -61,6 +66,15 @@ class Tracing:
             msg = 'Tracing.spans needs spans that are kept in memory. Write configure(exporter="memory").'
             raise ConfigurationError(msg)
         return self._memory.get_finished_spans()
+
+    @property
+    def metrics(self) -> MetricsData:
+        """What has been measured so far, if it is kept: `configure(exporter="memory", metrics=True)`."""
+        measured = None if self._metering is None else self._metering.read()
+        if measured is None:
+            msg = 'Tracing.metrics needs metrics in memory. Write configure(exporter="memory", metrics=True).'
+            raise ConfigurationError(msg)
+        return measured
 
     @property
     def stats(self) -> Stats:
