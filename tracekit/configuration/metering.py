@@ -126,7 +126,7 @@ class _OwnExporter(MetricExporter):
         if os.getpid() != self._process:
             return MetricExportResult.SUCCESS
         self._is_delivered = False
-        result = self._exporter.export(metrics_data, timeout_millis=timeout_millis, **kwargs)
+        result: MetricExportResult = self._exporter.export(metrics_data, timeout_millis=timeout_millis, **kwargs)
         self._is_delivered = result is MetricExportResult.SUCCESS
         return result
 
