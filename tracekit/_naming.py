@@ -6,7 +6,7 @@ import functools
 import re
 import sys
 from collections.abc import Callable
-from pathlib import PurePath
+from pathlib import Path
 from typing import Any, Final
 
 _BEFORE_CAPITAL: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
@@ -52,14 +52,14 @@ def main_name() -> str:
     """Return what the program is called: the stem of its script, the module of `python -m`, else "main"."""
     main = sys.modules.get("__main__")
     spec_name: str | None = getattr(getattr(main, "__spec__", None), "name", None)
-    if spec_name:
+    if spec_name and spec_name != "__main__":  # which is what a directory or a zip file that is run has
         package, _, last = spec_name.rpartition(".")
-        return package.rpartition(".")[2] if last == "__main__" and package else last
+        return package.rpartition(".")[2] if last == "__main__" else last
     file: str | None = getattr(main, "__file__", None)
     if not file or file.startswith("<"):
         return "main"
-    path = PurePath(file)
-    return path.parent.name if path.stem == "__main__" and path.parent.name else path.stem
+    path = Path(file).absolute()
+    return path.parent.stem if path.stem == "__main__" else path.stem
 
 
 def snake_case(class_name: str) -> str:
