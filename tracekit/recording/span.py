@@ -210,7 +210,8 @@ class Span(SdkSpan):
         if self._end_time is not None:
             logger.warning("Tried calling %s on an ended span.", "add_link")
             return
-        for link in legal_links((Link(context, attributes),), self._limits):
+        link = legal_link(Link(context, attributes), self._limits)
+        if link is not None:
             self._add_link(link)
 
     @override
@@ -361,17 +362,19 @@ def legal_attributes(attributes: Mapping[str, Any] | None, limits: SpanLimits) -
 
 
 def legal_links(links: Sequence[Link], limits: SpanLimits) -> Sequence[Link]:
-    """Return those of *links* that lead somewhere or say something, their attributes made legal."""
-    found: list[Link] = []
-    for link in links:
-        # Users hand over anything.
-        context: object = getattr(link, "context", None)
-        if isinstance(context, SpanContext) and (context.is_valid or link.attributes or context.trace_state):
-            legal: Any = cleaned(link.attributes or {}, limits.max_link_attributes, limits.max_attribute_length)
-            found.append(Link(context, legal))
-    if limits.max_links is None or len(found) <= limits.max_links:
-        return found
-    return _bounded(limits.max_links, found)
+    """Return those of *links* that lead somewhere or say something, within *limits*."""
+    found = [legal for link in links if (legal := legal_link(link, limits)) is not None]
+    return found if limits.max_links is None or len(found) <= limits.max_links else _bounded(limits.max_links, found)
+
+
+def legal_link(link: object, limits: SpanLimits) -> Link | None:
+    """Return *link* with legal attributes; None if it neither leads anywhere nor says anything."""
+    # Users hand over anything.
+    context, attributes = getattr(link, "context", None), getattr(link, "attributes", None)
+    if not isinstance(context, SpanContext) or not (context.is_valid or attributes or context.trace_state):
+        return None
+    legal: Any = cleaned(attributes or {}, limits.max_link_attributes, limits.max_attribute_length)
+    return Link(context, legal)
 
 
 def _bounded(most: int | None, links: Sequence[Link]) -> Sequence[Link]:
