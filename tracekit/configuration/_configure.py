@@ -25,7 +25,15 @@ from tracekit.configuration.propagators import propagator_of
 from tracekit.configuration.resource import resource_maker
 from tracekit.configuration.tracing import Tracing
 from tracekit.errors import ConfigurationError, InstrumentationError
-from tracekit.recording import CountedSampler, GuardedIdGenerator, Pipeline, TracerProvider, mirror_of, slot_of
+from tracekit.recording import (
+    BaggageAttributes,
+    CountedSampler,
+    GuardedIdGenerator,
+    Pipeline,
+    TracerProvider,
+    mirror_of,
+    slot_of,
+)
 from tracekit.sampling import TailBuffer, TailPolicy, sampler_from
 
 if TYPE_CHECKING:
@@ -96,7 +104,7 @@ def configure(
         code_location: Record `code.file.path` and `code.line.number` too.
         expected: Exception types that are never counted as errors.
         propagators: Names or propagators that carry context: ["tracecontext", "baggage", "b3"].
-        baggage_attributes: Not in this version yet.
+        baggage_attributes: Baggage entries that every span gets as attributes: ["tenant.id"].
         spool: Not in this version yet.
         metrics: Measure how long operations take and how often they fail, sampled or not.
         instrument: Libraries to trace: ["fastapi", "sqlalchemy", "httpx"].
@@ -109,7 +117,7 @@ def configure(
     Source: OpenTelemetry specification, configuration/sdk-environment-variables.
     """
     given = dict(locals())
-    arguments.not_yet(baggage_attributes=baggage_attributes, spool=spool)
+    arguments.not_yet(spool=spool)
     own_provider = _own_provider(
         provider,
         service=service,
@@ -142,6 +150,7 @@ def configure(
     sampler = sampler_from(sample, record_dropped=bool(tail), variables=variables)
     ids = _guarded_ids(id_generator)
     propagator = propagator_of(propagators, variables)
+    copied = arguments.strings("baggage_attributes", baggage_attributes, 'baggage_attributes=["tenant.id"]')
     libraries = arguments.strings("instrument", instrument, 'instrument=["fastapi", "httpx"]')
     options = ExportOptions(
         endpoint=endpoint,
@@ -167,6 +176,9 @@ def configure(
     processors = () if is_disabled else _open(sinks, counters)
     if tail and processors:
         processors = (TailBuffer(tail, processors, counters),)
+    if copied and not is_disabled:
+        # First: the others may read the attributes at the start.
+        processors = (BaggageAttributes(copied, settings.redactor, settings.string_limit), *processors)
     if metering is not None:
         settings = dataclasses.replace(settings, metrics=metering.metrics)
         processors += (metering,)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from tracekit.recording.baggage import BaggageAttributes
 from tracekit.recording.guards import CountedSampler, EntropyIdGenerator, GuardedIdGenerator
 from tracekit.recording.pipeline import Pipeline
 from tracekit.recording.provider import PipelineSlot, TracerProvider, mirror_of, slot_of
 
 __all__ = [
+    "BaggageAttributes",
     "CountedSampler",
     "EntropyIdGenerator",
     "GuardedIdGenerator",
