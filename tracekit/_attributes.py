@@ -123,6 +123,8 @@ def put(
 
 def attribute_name(key: object) -> str | None:
     """Return *key* as a non-empty string of at most 256 characters, or None where it is no name."""
+    if type(key) is str and key and len(key) <= 256 and key.isascii():  # noqa: PLR2004  # as below
+        return key
     if type(key) is not str:
         key = attribute_value(key, 256) if isinstance(key, (str, Enum)) else None
     if not isinstance(key, str) or not key:

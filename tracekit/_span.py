@@ -106,7 +106,8 @@ class ActiveSpan:
             operation.complete()
             read = operation.extraction.of_arguments(args, kwargs, settings)
             if read:
-                self.span.set_attributes(read)
+                # The engine's spans need not be told twice that they are legal.
+                getattr(self.span, "set_legal_attributes", self.span.set_attributes)(read)
         values: dict[str, Any] = {**base, SPAN_KEY: self.span, ACTIVE_KEY: self}
         replace_context(Context(values))
 
