@@ -40,11 +40,13 @@ test-slow: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -n $(WORKERS) -m slow $(ARGS)
 
 test-all:
-	@.ci/pythons --all | while read -r python; do \
+	@failed=; \
+	for python in $$(.ci/pythons --all); do \
 		version=$$("$$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
 		echo "== CPython $$version"; \
-		$(MAKE) --no-print-directory test PYTHON="$$python" VENV=".venv-$$version" </dev/null || exit 1; \
-	done
+		$(MAKE) --no-print-directory test PYTHON="$$python" VENV=".venv-$$version" || failed="$$failed $$version"; \
+	done; \
+	test -z "$$failed" || { echo "failed on CPython$$failed"; exit 1; }
 
 test-lowest: .venv-lowest/.installed-lowest
 	.venv-lowest/bin/python -m pytest -n $(WORKERS) -m "not slow" $(ARGS)
