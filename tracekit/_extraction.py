@@ -73,11 +73,6 @@ class Extraction:
         self._by_default = capture is None and attributes is None and not self._parameters.marked
 
     @property
-    def is_complete(self) -> bool:
-        """Whether all annotations could be read; if not, the operation compiles once more at its first call."""
-        return self._parameters.annotations_are_known
-
-    @property
     def reads_result(self) -> bool:
         """Whether the return value is asked for anything."""
         return bool(self._result_readers)

@@ -67,7 +67,6 @@ class Operation:
         "_attributes",
         "_attributes_of",
         "_given",
-        "_is_complete",
         "_is_full_name",
         "_tracer",
         "_tracer_provider",
@@ -106,7 +105,6 @@ class Operation:
         self._attributes_of: Settings | None = None
         checked_options(options, self.name)
         self._compile()
-        self._is_complete = self.extraction.is_complete
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Compiled again where it arrives: closures do not travel, what was given does.
@@ -146,12 +144,6 @@ class Operation:
             self._attributes = self._make_fixed(settings)
             self._attributes_of = settings
         return self._attributes
-
-    def complete(self) -> None:
-        """Compile once more, at the first call, where annotations named what did not exist when decorating."""
-        if not self._is_complete:
-            self._is_complete = True
-            self._compile()
 
     def _make_fixed(self, settings: Settings) -> dict[str, AttributeValue]:
         attributes: dict[str, AttributeValue] = {}

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import builtins
 import inspect
 import sys
+from collections import ChainMap
 from collections.abc import Callable, Mapping
 from inspect import Parameter
-from typing import Annotated, Any, ForwardRef, TypeAlias, final, get_args, get_origin
+from typing import Annotated, Any, Final, ForwardRef, TypeAlias, final, get_args, get_origin
 
 from tracekit._extractors import SpanAttribute
 from tracekit._naming import named
+from tracekit.errors import InstrumentationError
 
 Binder: TypeAlias = Callable[..., "tuple[Any, ...]"]
 
@@ -23,7 +26,7 @@ class Parameters:
         func: The callable; None for a block, which has no parameters.
     """
 
-    __slots__ = ("_func", "annotations_are_known", "bind", "keywords", "marked", "names", "receiver")
+    __slots__ = ("_func", "bind", "keywords", "marked", "names", "receiver")
 
     def __init__(self, func: Callable[..., Any] | None) -> None:
         self._func = func
@@ -38,7 +41,6 @@ class Parameters:
                 self.keywords = index
             elif index == 0 and parameter.name in ("self", "cls"):
                 self.receiver = index
-        self.annotations_are_known = True
         self.marked = self._marked(parameters)
 
     def __contains__(self, name: str) -> bool:
@@ -63,20 +65,57 @@ class Parameters:
         scope = {} if self._func is None else _globals(self._func)
         for parameter in parameters.values():
             annotation = parameter.annotation
+            if isinstance(annotation, ForwardRef):
+                annotation = annotation.__forward_arg__
             if isinstance(annotation, str):
-                try:
-                    annotation = eval(annotation, scope)  # noqa: S307  # the user's own annotation, as typing does it
-                except Exception:  # noqa: BLE001  # a forward reference, or a name imported for type checking only
-                    self.annotations_are_known = False
-                    continue
-            elif isinstance(annotation, ForwardRef):
-                self.annotations_are_known = False
-                continue
+                annotation = _evaluated(annotation, parameter.name, scope)
             if get_origin(annotation) is Annotated:
                 for note in get_args(annotation)[1:]:
                     if isinstance(note, SpanAttribute):
                         marked[parameter.name] = note.key or parameter.name
         return marked
+
+
+def _evaluated(annotation: str, parameter: str, scope: dict[str, Any]) -> Any:
+    try:
+        found = eval(annotation, {}, _Names(scope, builtins.__dict__))  # noqa: S307  # the user's own, as typing does it
+    except Exception as error:  # noqa: BLE001  # whatever an annotation does
+        if "SpanAttribute" not in annotation:
+            return None
+        msg = (
+            f"the annotation of {parameter!r} got {annotation!r}, which cannot be read here ({error}), expected names "
+            f"of the module. Write Annotated[int, SpanAttribute('order.id')]."
+        )
+        raise InstrumentationError(msg) from None
+    # Quoted where all annotations are strings already.
+    return _evaluated(found, parameter, scope) if isinstance(found, str) else found
+
+
+class _Names(ChainMap[str, Any]):
+    """The names of a module, and stand-ins for those that it only has for type checkers, or has not yet."""
+
+    def __missing__(self, key: str) -> Any:
+        return {"Annotated": Annotated, "SpanAttribute": SpanAttribute}.get(key, _UNKNOWN)
+
+
+@final
+class _Unknown:
+    """Stands in for a type, whatever an annotation makes of it."""
+
+    __iter__ = None
+
+    def __call__(self, *_: object) -> _Unknown:
+        return self
+
+    __getitem__ = __or__ = __ror__ = __call__
+
+    def __getattr__(self, name: str) -> _Unknown:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return self
+
+
+_UNKNOWN: Final = _Unknown()
 
 
 def _globals(func: Callable[..., Any]) -> dict[str, Any]:

@@ -103,7 +103,6 @@ class ActiveSpan:
             )
         self.records = self.span.is_recording()
         if self.records:
-            operation.complete()
             read = operation.extraction.of_arguments(args, kwargs, settings)
             if read:
                 # The engine's spans need not be told twice that they are legal.
