@@ -168,11 +168,14 @@ class Span(SdkSpan):
             self.set_attributes(attributes)
 
     def _set_checked(self, attributes: Mapping[str, Any]) -> None:
-        clean = cleaned(attributes, self._limits.max_span_attributes, self._limits.max_span_attribute_length)
+        clean = cleaned(attributes, None, self._limits.max_span_attribute_length)
         if clean is None:
             return
         self._dropped_attributes += clean.dropped
         most, own = self._limits.max_span_attributes, self._attributes
+        if most == 0:
+            self._dropped_attributes += len(clean)
+            return
         for key, value in clean.items():
             own.pop(key, None)
             if most is not None and len(own) >= most:
