@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,12 +13,26 @@ from fastapi import Depends, FastAPI, Request
 from fastapi.responses import JSONResponse, StreamingResponse
 
 from tracekit import configure, current_trace_id
+from tracekit.logs import install
 
 from . import database, orders
+from .events import OrderEvents, order_events
 from .gateway import CardDeclined, PaymentFailed, PaymentGateway
 from .models import NewOrder, Order, OrderView
 
-configure(service="orders", version="1.0.0", instrument=["fastapi", "sqlalchemy", "httpx"])
+configure(
+    service="orders",
+    version="1.0.0",
+    instrument=["fastapi", "sqlalchemy", "httpx"],
+    # A busy shop keeps one trace in ten, ORDERS_SAMPLE=0.1, and still each one that fails or takes long.
+    sample=float(os.environ.get("ORDERS_SAMPLE", "1")),
+    keep_errors=True,
+    keep_slower_than_s=1.0,
+    # Counts what is not sampled too.
+    metrics=True,
+)
+install()
+logging.basicConfig(level="INFO", format="%(levelname)s %(trace_id)s %(message)s")
 
 
 @asynccontextmanager
@@ -25,8 +40,9 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Open what all requests share."""
     await database.prepare()
     payments_url = os.environ.get("ORDERS_PAYMENTS_URL", "http://127.0.0.1:8001")
-    async with httpx.AsyncClient(base_url=payments_url) as client:
+    async with httpx.AsyncClient(base_url=payments_url) as client, order_events() as events:
         app.state.gateway = PaymentGateway(client)
+        app.state.events = events
         yield
     await database.engine.dispose()
 
@@ -40,6 +56,12 @@ def gateway_of_app(request: Request) -> PaymentGateway:
     return gateway
 
 
+def events_of_app(request: Request) -> OrderEvents:
+    """Return the events that `lifespan` has made."""
+    events: OrderEvents = request.app.state.events
+    return events
+
+
 @app.get("/health")
 async def health() -> str:
     """Answer that the service is up; health checks make no spans."""
@@ -48,10 +70,13 @@ async def health() -> str:
 
 @app.post("/orders", status_code=201, response_model=OrderView)
 async def create_order(
-    new: NewOrder, session: database.Session, gateway: Annotated[PaymentGateway, Depends(gateway_of_app)]
+    new: NewOrder,
+    session: database.Session,
+    gateway: Annotated[PaymentGateway, Depends(gateway_of_app)],
+    events: Annotated[OrderEvents, Depends(events_of_app)],
 ) -> Order:
     """Take an order and its payment."""
-    return await orders.create(new, session, gateway)
+    return await orders.create(new, session, gateway, events)
 
 
 @app.get("/orders.csv")

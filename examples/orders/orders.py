@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
 from collections.abc import AsyncIterator
 
 from sqlalchemy import select
@@ -12,8 +13,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from tracekit import arg, result, set_attribute, traced, traced_block
 
 from .database import new_session
+from .events import OrderEvents
 from .gateway import CardDeclined, PaymentGateway
 from .models import NewOrder, Order, OrderLine, Product, Status
+
+log = logging.getLogger(__name__)
 
 
 class UnknownProduct(Exception):
@@ -30,8 +34,8 @@ class UnknownProduct(Exception):
     },
     expected=(CardDeclined, UnknownProduct),
 )
-async def create(new: NewOrder, session: AsyncSession, gateway: PaymentGateway) -> Order:
-    """Save the order, then charge the customer for it."""
+async def create(new: NewOrder, session: AsyncSession, gateway: PaymentGateway, events: OrderEvents) -> Order:
+    """Save the order, charge the customer for it, then let it be shipped."""
     total_cents = await validate(new, session)
     # The service of the enclosing operation stands before the block's name: orders.save.
     with traced_block("save"):
@@ -43,9 +47,12 @@ async def create(new: NewOrder, session: AsyncSession, gateway: PaymentGateway) 
     try:
         await gateway.charge(order.id, total_cents, new.currency, new.card_number)
     except CardDeclined:
+        log.warning("order %d: card declined", order.id)
         await change_status(order, "declined", session)
         raise
     await change_status(order, "paid", session)
+    await events.paid(order)
+    log.info("order %d is paid", order.id)
     return order
 
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from tracekit import configure, traced
 
-configure(service="payments", version="1.0.0", instrument=["fastapi"])
+configure(service="payments", version="1.0.0", instrument=["fastapi"], metrics=True)
 
 app = FastAPI(title="Payments")
 

@@ -158,7 +158,11 @@ def _talk_to_services(examples: Path, directory: Path) -> list[_Answer]:
     """Start both services, send the requests, and stop the services, which writes their last spans."""
     from tracekit.cli.service import Service
 
-    environment = {**_neutral_environment(), "OTEL_TRACES_EXPORTER": f"file:{directory / _SPANS}"}
+    environment = {
+        **_neutral_environment(),
+        "OTEL_TRACES_EXPORTER": f"file:{directory / _SPANS}",
+        "OTEL_METRICS_EXPORTER": "none",
+    }
     with Service(
         "orders.payments:app", directory=examples, environment=environment, log=directory / "payments.log"
     ) as payments:
@@ -173,11 +177,11 @@ def _talk_to_services(examples: Path, directory: Path) -> list[_Answer]:
 
 
 def _neutral_environment() -> dict[str, str]:
-    """Return the environment without what would make the demo another one: OpenTelemetry's settings, proxies."""
+    """Return the environment without what would make the demo another one: settings of all parts, proxies."""
     return {
         name: value
         for name, value in os.environ.items()
-        if not name.upper().startswith("OTEL_") and not name.upper().endswith("_PROXY")
+        if not name.upper().startswith(("OTEL_", "ORDERS_")) and not name.upper().endswith("_PROXY")
     }
 
 
