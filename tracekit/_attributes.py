@@ -36,6 +36,11 @@ _MAX_INT_BITS: Final = 8_192
 _INT64_MIN: Final = -(2**63)
 _INT64_MAX: Final = 2**63 - 1
 
+# A metaclass may override type.mro and __getattribute__.
+_mro: Final[Callable[[type], tuple[type, ...]]] = type.__dict__["__mro__"].__get__
+_type_module: Final[Callable[[type], str]] = type.__dict__["__module__"].__get__
+_type_name: Final[Callable[[type], str]] = type.__dict__["__name__"].__get__
+
 
 def attribute_value(value: object, limit: int, redactor: Redactor = _DEFAULT_REDACTOR) -> AttributeValue | None:
     """
@@ -116,7 +121,7 @@ def put(
     elif value is not None:
         clean = attribute_value(value, limit, redactor)
         if clean is None:
-            report_failure(operation, f"attribute {name!r}: a value of type {type(value).__name__!r}")
+            report_failure(operation, f"attribute {name!r}: a value of type {_type_name(type(value))!r}")
         else:
             attributes[name] = clean
 
@@ -204,26 +209,30 @@ def _sequence(value: Iterable[object], limit: int, redactor: Redactor) -> Attrib
 
 
 def _as_json(value: object, limit: int, redactor: Redactor) -> str:
-    return text(json.dumps(_plain(value, limit, redactor, _MAX_DEPTH), ensure_ascii=False), limit)
+    # Containers share parts and hold themselves: what would be cut anyway must not be gone through.
+    characters_left = limit
 
-
-def _plain(value: object, limit: int, redactor: Redactor, depth: int) -> object:
-    if value is None:
-        return None
-    converter = _BY_TYPE.get(type(value)) or _converter_of(type(value))
-    if converter in _SCALARS:
-        return scalar_value(value, limit)
-    if converter not in (_sequence, _as_json) or depth == 0:
-        return f"<{type(value).__name__}>"
-    if isinstance(value, (dict, MappingProxyType)):
+    def plain(value: object, depth: int) -> object:
+        nonlocal characters_left
+        characters_left -= 1
+        if value is None:
+            return None
+        converter = _BY_TYPE.get(type(value)) or _converter_of(type(value))
+        if converter in _SCALARS:
+            scalar = scalar_value(value, limit)
+            characters_left -= len(scalar) if isinstance(scalar, str) else 0
+            return scalar
+        if converter not in (_sequence, _as_json) or depth == 0:
+            return f"<{_type_name(type(value))}>"
+        if characters_left < 0:
+            return CUT
+        if not isinstance(value, (dict, MappingProxyType)):
+            return [plain(item, depth - 1) for item in islice(iter(cast("Iterable[object]", value)), MAX_ITEMS)]
         pairs = islice(cast("Mapping[object, object]", value).items(), MAX_ITEMS)
         named = ((attribute_name(key) or "?", item) for key, item in pairs)
-        return {
-            name: REDACTED if redactor.hides(name) else _plain(item, limit, redactor, depth - 1) for name, item in named
-        }
-    return [
-        _plain(item, limit, redactor, depth - 1) for item in islice(iter(cast("Iterable[object]", value)), MAX_ITEMS)
-    ]
+        return {name: REDACTED if redactor.hides(name) else plain(item, depth - 1) for name, item in named}
+
+    return text(json.dumps(plain(value, _MAX_DEPTH), ensure_ascii=False), limit)
 
 
 _date = _by(date.isoformat)
@@ -271,9 +280,9 @@ _MAX_REMEMBERED_TYPES: Final = 1_024
 
 
 def _converter_of(kind: type) -> _Converter | None:
-    mro = type.__dict__["__mro__"].__get__(kind)  # a metaclass may override type.mro and __getattribute__
+    mro = _mro(kind)
     converter = next((found for base, found in _BASES.items() if base in mro), None)
-    if converter is None and any(base.__module__ == "numpy" and base.__name__ == "generic" for base in mro):
+    if converter is None and any(_type_name(base) == "generic" and _type_module(base) == "numpy" for base in mro):
         converter = _numpy
     if len(_BY_TYPE) < _MAX_REMEMBERED_TYPES:
         _BY_TYPE[kind] = converter
