@@ -68,8 +68,6 @@ class Operation:
         "_attributes_of",
         "_given",
         "_is_full_name",
-        "_tracer",
-        "_tracer_provider",
         "expected",
         "extraction",
         "func",
@@ -81,6 +79,7 @@ class Operation:
         "root",
         "sample",
         "sets_status",
+        "tracer",
     )
 
     def __init__(self, func: Callable[..., Any] | None, name: str | None, module: str, options: Options) -> None:
@@ -97,10 +96,12 @@ class Operation:
         if self.root and options.get("parent") is not None:
             msg = f"{self.name} got both root=True and parent=, expected one. Write links= to keep the connection."
             raise InstrumentationError(msg)
-        self._tracer_provider = _checked_provider(options.get("tracer_provider"), self.name)
-        self._tracer: Tracer | None = None
-        if self._tracer_provider is not None:
-            self._tracer = tracer_of(self._tracer_provider)
+        # Returns the tracer for the next span, None if no span is to be made.
+        self.tracer: Callable[[], Tracer | None] = runtime.tracer
+        provider = _checked_provider(options.get("tracer_provider"), self.name)
+        if provider is not None:
+            tracer = tracer_of(provider)
+            self.tracer = lambda: tracer
         self._attributes: dict[str, AttributeValue] = {}
         self._attributes_of: Settings | None = None
         checked_options(options, self.name)
@@ -133,10 +134,6 @@ class Operation:
     def service(self) -> str:
         """What stands before the last dot of the name, for blocks inside to take over; empty where it has none."""
         return "" if self._is_full_name else self.name.rpartition(".")[0]
-
-    def tracer(self) -> Tracer | None:
-        """Return the tracer for the next span, None if no span is to be made."""
-        return runtime.tracer() if self._tracer_provider is None else self._tracer
 
     def fixed_attributes(self, settings: Settings) -> dict[str, AttributeValue]:
         """Return what every span of this operation has at its start; the same mapping until the settings change."""

@@ -6,7 +6,7 @@ import functools
 import inspect
 import types
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from tracekit._generators import wrap_async_generator_function, wrap_generator_function
 from tracekit._naming import named
@@ -25,6 +25,8 @@ def wrap(func: Callable[..., Any], operation: Operation) -> Callable[..., Any]:
     own = named(func)
     functools.update_wrapper(wrapper, own, functools.WRAPPER_ASSIGNMENTS if own is func else _NAMES, ())
     functools.update_wrapper(wrapper, func, ())
+    for method in _CACHE_METHODS if type(func) is _Cached else ():
+        setattr(wrapper, method, getattr(func, method))
     setattr(wrapper, OPERATION_ATTRIBUTE, operation)
     return wrapper
 
@@ -40,8 +42,9 @@ def operation_of(candidate: object) -> Operation | None:
 
 
 def _wrapper_of(func: Callable[..., Any]) -> Callable[[Callable[..., Any], Operation], Callable[..., Any]]:
+    # By isinstance: proxies of functions, such as wrapt's, are of the kind that they say.
     kind: Any = type(func)
-    call = func if issubclass(kind, (types.FunctionType, functools.partial)) else kind.__call__
+    call = cast("Any", func) if isinstance(func, _FUNCTIONS) else kind.__call__
     for is_kind, wrapper in _WRAPPERS:
         if is_kind(call):
             return wrapper
@@ -86,4 +89,8 @@ _WRAPPERS: Final = (
     (inspect.isgeneratorfunction, wrap_generator_function),
     (inspect.isasyncgenfunction, wrap_async_generator_function),
 )
+_FUNCTIONS: Final = (types.FunctionType, types.MethodType, functools.partial)
+_Cached: Final = type(functools.lru_cache(wrap))
+# Not in the `__dict__` of a cached function, where update_wrapper looks.
+_CACHE_METHODS: Final = ("cache_info", "cache_clear")
 _OWN_FILES: Final = frozenset({_wrap_function.__code__.co_filename, wrap_generator_function.__code__.co_filename})
