@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from tracekit.concurrency import spawn as spawn
     from tracekit.configuration import Tracing as Tracing
     from tracekit.configuration import configure as configure
+    from tracekit.instrumentation.patching import trace_callable as trace_callable
+    from tracekit.instrumentation.patching import trace_module as trace_module
     from tracekit.propagation import extract as extract
     from tracekit.propagation import get_baggage as get_baggage
     from tracekit.propagation import inject as inject
@@ -54,6 +56,8 @@ _ROOMS: Final = {
     "current_span_id": "_current",
     "configure": "configuration",
     "Tracing": "configuration",
+    "trace_callable": "instrumentation.patching",
+    "trace_module": "instrumentation.patching",
     "inject": "propagation",
     "extract": "propagation",
     "use_context": "propagation",
@@ -90,6 +94,8 @@ __all__ = [
     "set_baggage",
     "set_error",
     "spawn",
+    "trace_callable",
+    "trace_module",
     "traced",
     "traced_block",
     "use_context",

@@ -1,0 +1,97 @@
+"""
+Import hooks: a call back each time a module has been executed. Nothing else touches `sys.meta_path`.
+
+Those of wrapt are called for the first import only, cannot be taken back, and their errors make the import fail.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any, Final, TypeAlias, cast, final
+
+from typing_extensions import override
+
+Watcher: TypeAlias = Callable[[], None]
+
+_lock: Final = threading.Lock()
+_watchers: Final[dict[str, list[Watcher]]] = {}
+_searching: Final = threading.local()
+
+
+def watch(modules: Iterable[str], watcher: Watcher) -> None:
+    """Call *watcher* after each import and each reload of *modules*; it must not raise."""
+    with _lock:
+        if _finder not in sys.meta_path:
+            sys.meta_path.insert(0, _finder)
+        for module in modules:
+            _watchers.setdefault(module, []).append(watcher)
+
+
+def unwatch(modules: Iterable[str], watcher: Watcher) -> None:
+    """Take back what `watch` did with the same arguments; taking it back twice is harmless."""
+    with _lock:
+        for module in modules:
+            watchers = _watchers.get(module, [])
+            if watcher in watchers:
+                watchers.remove(watcher)
+            if not watchers:
+                _watchers.pop(module, None)
+        # The finder stays: an import in another thread may be walking along the list, and would miss the next one.
+
+
+@final
+class _Finder(MetaPathFinder):
+    """Finds nothing itself: has the loader that the other finders find call back."""
+
+    @override
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None, /
+    ) -> ModuleSpec | None:
+        # Others may search through all finders too: neither must search on behalf of the other for ever.
+        if fullname not in _watchers or getattr(_searching, "fullname", None) == fullname:
+            return None
+        outer, _searching.fullname = getattr(_searching, "fullname", None), fullname
+        try:
+            finders = [finder for finder in sys.meta_path if hasattr(finder, "find_spec")]
+            specs = (finder.find_spec(fullname, path, target) for finder in finders)
+            spec = next((spec for spec in specs if spec is not None), None)
+        finally:
+            _searching.fullname = outer
+        if spec is not None and hasattr(spec.loader, "exec_module"):
+            spec.loader = cast("Any", _Loader(spec.loader))
+        return spec
+
+
+@final
+class _Loader:
+    """A loader that calls the watchers once the module is executed; for the rest it is the loader it stands for."""
+
+    def __init__(self, loader: Any) -> None:
+        self._loader = loader
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        """Let the loader create the module."""
+        module: ModuleType | None = self._loader.create_module(spec)
+        return module
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Let the loader execute the module, which then has that loader and no trace of this one."""
+        name = module.__name__
+        module.__loader__ = self._loader
+        if module.__spec__ is not None:
+            name = module.__spec__.name
+            module.__spec__.loader = self._loader
+        self._loader.exec_module(module)
+        for watcher in list(_watchers.get(name, ())):
+            watcher()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loader, name)
+
+
+_finder: Final = _Finder()
