@@ -34,7 +34,7 @@ class SentFunction(Generic[P, R]):
         self._carrier: Final = carrier
         self._setup: Final = setup
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Set tracing up if nothing has, and call the function in the context it was sent with."""
         # Here and not on arrival: schedulers unpickle functions that they only pass on.
         if self._setup is not None and runtime.provider is None:

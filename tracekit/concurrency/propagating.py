@@ -31,7 +31,7 @@ def propagate(func: Callable[P, R]) -> Callable[P, R]:
     Raises:
         InstrumentationError: It is a generator function, whose steps belong to whoever iterates, or not callable.
     """
-    call: Any = _called_by(func)
+    call = _called_by(func)
     if call is None or inspect.isgeneratorfunction(call) or inspect.isasyncgenfunction(call):
         msg = (
             f"propagate got {func!r:.100}, expected a function or coroutine function. For a generator function, "
@@ -45,10 +45,11 @@ def propagate(func: Callable[P, R]) -> Callable[P, R]:
 
 
 def _called_by(func: object) -> Any:
-    """Return what tells the kind of *func*: itself, or the `__call__` of a callable object."""
-    if inspect.isroutine(func) or isinstance(func, functools.partial):
-        return func  # pyright: ignore[reportUnknownVariableType]
-    return getattr(type(func), "__call__", None)  # noqa: B004  # to look at, not to ask
+    """Return what tells the kind of *func*: itself, the `__call__` of a callable object, None if it has none."""
+    kind: Any = type(func)
+    if inspect.isroutine(func) or issubclass(kind, functools.partial):
+        return func
+    return kind.__call__ if callable(func) else None
 
 
 @final
@@ -67,7 +68,7 @@ class PropagatedFunction(Generic[P, R]):
         self._context: Final = context
         self._pid: Final = os.getpid()
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the function in a copy of the context."""
         func = self._func
         if os.getpid() != self._pid:
