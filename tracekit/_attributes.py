@@ -1,45 +1,50 @@
 """
 Any Python value -> a legal, bounded, redacted attribute value, or nothing.
 
-Only code of the standard library's own types runs here: no `__str__`, `__repr__`, `__iter__` or property that
-a user's class defines is called, so nothing a value does can reach the caller, block it or loop.
+No iterator, property or `__repr__` of a user's class is called: containers count by exact type.
 """
 
 from __future__ import annotations
 
+import gc
 import json
+import math
+from bisect import bisect_right
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping
-from datetime import date, datetime, time, timedelta
-from decimal import Decimal
 from enum import Enum
-from fractions import Fraction
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
-from itertools import islice
-from pathlib import PurePath
+from itertools import accumulate, islice
 from types import MappingProxyType
-from typing import Any, Final, TypeAlias, cast
-from uuid import UUID
+from typing import Any, Final, TypeAlias, TypeVar, cast, final
 
 from tracekit._diagnostics import report_failure
 from tracekit._redaction import REDACTED, Redactor
+from tracekit._scalars import CONVERTERS, CUT, Converter, Primitive, bytes_text, converter_of, left_out, text, type_name
 
-Primitive: TypeAlias = "str | bool | int | float"
+__all__ = [
+    "AttributeValue",
+    "attribute_items",
+    "attribute_name",
+    "attribute_value",
+    "judged",
+    "message_text",
+    "put",
+    "put_scalar",
+    "scalar_value",
+    "text",
+]
+
 AttributeValue: TypeAlias = "Primitive | tuple[str, ...] | tuple[bool, ...] | tuple[int, ...] | tuple[float, ...]"
-_Converter: TypeAlias = Callable[[Any, int, Redactor], "AttributeValue | None"]
 
-CUT: Final = "…"
 MAX_ITEMS: Final = 128
 _MAX_DEPTH: Final = 8
+# Of a container with others inside: parts may be shared, and then 8 levels of 128 are 2 ** 56.
+_MAX_PARTS: Final = 1_024
+_MAX_SEQUENCE_TEXT: Final = 64 * 1024
+# What is read beyond a limit, for secrets that lie across it.
+_MARGIN: Final = 2_048
+_TRIES: Final = 3
 _DEFAULT_REDACTOR: Final = Redactor()
-_MAX_INT_BITS: Final = 8_192
-_INT64_MIN: Final = -(2**63)
-_INT64_MAX: Final = 2**63 - 1
-
-# A metaclass may override type.mro and __getattribute__.
-_mro: Final[Callable[[type], tuple[type, ...]]] = type.__dict__["__mro__"].__get__
-_type_module: Final[Callable[[type], str]] = type.__dict__["__module__"].__get__
-_type_name: Final[Callable[[type], str]] = type.__dict__["__name__"].__get__
 
 
 def attribute_value(value: object, limit: int, redactor: Redactor = _DEFAULT_REDACTOR) -> AttributeValue | None:
@@ -52,31 +57,30 @@ def attribute_value(value: object, limit: int, redactor: Redactor = _DEFAULT_RED
     Args:
         value: Anything at all.
         limit: Longest string, in characters.
-        redactor: Which keys of mappings inside are secret.
+        redactor: Which values, and keys of mappings inside, are secret.
 
     Source: OpenTelemetry specification, common/README.md#attribute.
     """
     try:
         kind = type(value)
-        converter = _BY_TYPE.get(kind)
-        if converter is None:
-            converter = _converter_of(kind)
-        return None if converter is None else converter(value, limit, redactor)
+        converter = CONVERTERS.get(kind) or converter_of(kind)
+        if converter is left_out:
+            container = _CONTAINERS.get(kind)
+            return None if container is None else container(value, limit, redactor)
+        return _scrubbed(converter, value, limit, redactor) if redactor.reads_values else converter(value, limit)
     except Exception as error:  # noqa: BLE001  # a hostile metaclass, tzinfo or the recursion limit
         report_failure("attributes", "a value", error)
         return None
 
 
-def scalar_value(value: object, limit: int) -> AttributeValue | None:
+def scalar_value(value: object, limit: int, redactor: Redactor = _DEFAULT_REDACTOR) -> Primitive | None:
     """Return *value* as an attribute value if it is a scalar: those are recorded without being asked for; else None."""
     try:
         kind = type(value)
-        converter = _BY_TYPE.get(kind)
-        if converter is None:
-            converter = _converter_of(kind)
-        if converter is None or converter not in _SCALARS:
+        converter = CONVERTERS.get(kind) or converter_of(kind)
+        if converter is bytes_text:
             return None
-        return converter(value, limit, _DEFAULT_REDACTOR)
+        return _scrubbed(converter, value, limit, redactor) if redactor.reads_values else converter(value, limit)
     except Exception as error:  # noqa: BLE001  # as above
         report_failure("attributes", "a value", error)
         return None
@@ -92,7 +96,7 @@ def attribute_items(
 
     Args:
         items: Keys to values; anything that is no mapping gives no attributes.
-        redactor: Which keys are secret.
+        redactor: Which keys and values are secret.
         limit: Longest string, in characters.
         operation: Who asked, for the log.
     """
@@ -117,173 +121,200 @@ def put(
     if name is None:
         report_failure(operation, "an attribute key")
     elif redactor.hides(name):
-        attributes[name] = REDACTED
+        attributes[redactor.scrub(name)] = REDACTED
     elif value is not None:
         clean = attribute_value(value, limit, redactor)
         if clean is None:
-            report_failure(operation, f"attribute {name!r}: a value of type {_type_name(type(value))!r}")
+            report_failure(operation, f"attribute {name!r}: a value of type {type_name(type(value))!r}")
+        elif redactor.reads_values:
+            attributes[redactor.scrub(name)] = judged(name, clean, limit, redactor)
         else:
             attributes[name] = clean
 
 
+def put_scalar(
+    attributes: dict[str, AttributeValue], key: object, value: object, redactor: Redactor, limit: int, operation: str
+) -> None:
+    """Add one pair to *attributes* if its value is a scalar."""
+    if scalar_value(value, 0) is not None:
+        put(attributes, key, value, redactor, limit, operation)
+
+
+def judged(name: str, clean: AttributeValue, limit: int, redactor: Redactor) -> AttributeValue:
+    """Return *clean*, or what the program's own rules want recorded in its place under *name*."""
+    verdict: object = redactor.judge(name, clean)
+    if verdict is clean:
+        return clean
+    replaced = attribute_value(verdict, limit)
+    return REDACTED if replaced is None else replaced
+
+
+def message_text(key: str, value: str, limit: int, redactor: Redactor) -> str:
+    """Return *value*, which is to stand under *key*, as legal text of at most *limit* characters without secrets."""
+    if not redactor.reads_values:
+        return text(value, limit)
+    found = judged(key, _scrubbed_text(text(value, limit + _MARGIN), limit, redactor), limit, redactor)
+    return found if isinstance(found, str) else REDACTED
+
+
 def attribute_name(key: object) -> str | None:
     """Return *key* as a non-empty string of at most 256 characters, or None where it is no name."""
-    if type(key) is str and key and len(key) <= 256 and key.isascii():  # noqa: PLR2004  # as below
-        return key
-    if type(key) is not str:
-        key = attribute_value(key, 256) if isinstance(key, (str, Enum)) else None
-    if not isinstance(key, str) or not key:
-        return None
-    return text(key, 256)
+    kind = type(key)
+    if kind is str and key and len(cast("str", key)) <= 256 and cast("str", key).isascii():  # noqa: PLR2004  # as below
+        return cast("str", key)
+    if kind is not str:
+        key = scalar_value(key, 256) if issubclass(kind, (str, Enum)) else None
+    return text(key, 256) if isinstance(key, str) and key else None
 
 
-def text(value: str, limit: int) -> str:
-    """Return *value* as valid UTF-8 of at most *limit* characters: the end is cut and marked, surrogates escaped."""
-    if len(value) > limit:
-        value = value[: max(limit - 1, 0)] + CUT if limit > 0 else ""
-    if value.isascii():
-        return value
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return value.encode("utf-8", "backslashreplace").decode()
-    return value
+def _scrubbed(converter: Converter, value: object, limit: int, redactor: Redactor) -> Primitive | None:
+    clean = converter(value, limit + _MARGIN)
+    if type(clean) is str:
+        return _scrubbed_text(clean, limit, redactor)
+    # Card numbers may be numbers.
+    return REDACTED if type(clean) is int and redactor.scrub(str(clean)) != str(clean) else clean
 
 
-def _string(value: str, limit: int, _redactor: Redactor) -> str:
-    # str.__str__: a subclass may override everything else.
-    return text(value if type(value) is str else str.__str__(value), limit)
+def _scrubbed_text(value: str, limit: int, redactor: Redactor) -> str:
+    scrubbed = redactor.scrub(value)
+    if len(value) >= limit + _MARGIN:
+        # It was cut: what stands at its end may be the first half of a secret.
+        scrubbed = scrubbed[:-_MARGIN] + CUT
+    return text(scrubbed, limit)
 
 
-def _boolean(value: bool, _limit: int, _redactor: Redactor) -> bool:  # noqa: FBT001  # a converter's signature
-    return value
+_Part = TypeVar("_Part")
 
 
-def _integer(value: int, limit: int, _redactor: Redactor) -> int | str:
-    if type(value) is not int:
-        value = int.__int__(value)
-    if _INT64_MIN <= value <= _INT64_MAX:
-        return value
-    if value.bit_length() > _MAX_INT_BITS:
-        # Decimal digits take quadratic time, and Python refuses above 4,300 of them.
-        return f"<int of {value.bit_length()} bits>"
-    return text(str(value), limit)
-
-
-def _float(value: float, _limit: int, _redactor: Redactor) -> float:
-    return value if type(value) is float else float.__float__(value)
-
-
-def _bytes(value: bytes | bytearray, limit: int, _redactor: Redactor) -> str:
-    # As text: some backends drop a span with a bytes attribute.
-    return text(bytes(value[: limit + 1]).decode("utf-8", "backslashreplace"), limit)
-
-
-def _enum(value: Enum, limit: int, redactor: Redactor) -> AttributeValue | None:
-    inner: object = value._value_
-    if isinstance(value, (str, int, float)) or type(inner) is str:
-        return attribute_value(inner, limit, redactor)
-    return text(value._name_, limit)
-
-
-def _by(method: Callable[[Any], str]) -> _Converter:
-    def convert(value: object, limit: int, _redactor: Redactor) -> str:
-        return text(method(value), limit)
-
-    return convert
-
-
-def _numpy(value: Any, limit: int, redactor: Redactor) -> AttributeValue | None:
-    return attribute_value(value.item(), limit, redactor)
+def _first(parts: Iterable[_Part]) -> tuple[_Part, ...]:
+    for _ in range(_TRIES):
+        try:
+            return tuple(islice(iter(parts), MAX_ITEMS))
+        except RuntimeError:
+            continue  # another thread adds to it
+    return ()
 
 
 def _sequence(value: Iterable[object], limit: int, redactor: Redactor) -> AttributeValue | None:
-    items: tuple[object, ...] = tuple(islice(iter(value), MAX_ITEMS))
-    cleaned = [scalar_value(item, limit) for item in items]
+    items = _first(value)
+    cleaned = [scalar_value(item, limit, redactor) for item in items]
     kinds = {type(item) for item in cleaned}
     if len(kinds) <= 1 and None not in cleaned:
+        if kinds == {str}:
+            sizes = accumulate(len(cast("str", item)) for item in cleaned)
+            fitting = bisect_right(list(sizes), max(_MAX_SEQUENCE_TEXT, limit))
+            cleaned[fitting:] = [CUT] if fitting < len(cleaned) else []
         return cast("AttributeValue", tuple(cleaned))
     if kinds == {int, float}:
         return tuple(float(cast("float", item)) for item in cleaned)
-    return _as_json(items, limit, redactor)
+    return _as_json(list(items), limit, redactor)
 
 
-def _as_json(value: object, limit: int, redactor: Redactor) -> str:
-    # Containers share parts and hold themselves: what would be cut anyway must not be gone through.
-    characters_left = limit
+def _mapping(value: Mapping[object, object], limit: int, redactor: Redactor) -> str | None:
+    mapping = _inside(value)
+    return None if mapping is None else _as_json(mapping, limit, redactor)
 
-    def plain(value: object, depth: int) -> object:
-        nonlocal characters_left
-        characters_left -= 1
+
+def _inside(mapping: Mapping[object, object]) -> Mapping[object, object] | None:
+    if type(mapping) is not MappingProxyType:
+        return mapping
+    # Asking the proxy for its items would run the code of whatever mapping is inside.
+    inside: Any = gc.get_referents(mapping)[0]
+    return inside if type(inside) in _MAPPINGS else None
+
+
+def _as_json(container: object, limit: int, redactor: Redactor) -> str:
+    return text(json.dumps(_Plain(limit, redactor).of(container, _MAX_DEPTH), ensure_ascii=False), limit)
+
+
+@final
+class _Plain:
+    """
+    A container in JSON's own types, its parts bounded and redacted.
+
+    Not all of it is gone through: parts may be shared or hold themselves, and what would be cut needs no look.
+    """
+
+    __slots__ = ("_characters_left", "_limit", "_parts_left", "_redactor", "_within")
+
+    def __init__(self, limit: int, redactor: Redactor) -> None:
+        self._limit = limit
+        self._redactor = redactor
+        self._parts_left = _MAX_PARTS
+        self._characters_left = limit
+        self._within: set[int] = set()
+
+    def of(self, value: object, depth: int) -> object:
+        """Return *value*, of which at most *depth* levels are shown."""
         if value is None:
             return None
-        converter = _BY_TYPE.get(type(value)) or _converter_of(type(value))
-        if converter in _SCALARS:
-            scalar = scalar_value(value, limit)
-            characters_left -= len(scalar) if isinstance(scalar, str) else 0
-            return scalar
-        if converter not in (_sequence, _as_json) or depth == 0:
-            return f"<{_type_name(type(value))}>"
-        if characters_left < 0:
+        if self._is_full or id(value) in self._within:
             return CUT
-        if not isinstance(value, (dict, MappingProxyType)):
-            return [plain(item, depth - 1) for item in islice(iter(cast("Iterable[object]", value)), MAX_ITEMS)]
-        pairs = islice(cast("Mapping[object, object]", value).items(), MAX_ITEMS)
-        named = ((attribute_name(key) or "?", item) for key, item in pairs)
-        return {name: REDACTED if redactor.hides(name) else plain(item, depth - 1) for name, item in named}
+        self._parts_left -= 1
+        kind = type(value)
+        if (CONVERTERS.get(kind) or converter_of(kind)) is not left_out:
+            return self._leaf(value)
+        container: Any = _inside(cast("Any", value)) if kind in _MAPPINGS else value
+        if kind not in _CONTAINERS or container is None or depth == 0:
+            return f"<{type_name(kind)}>"
+        self._within.add(id(container))
+        try:
+            return (self._mapping if kind in _MAPPINGS else self._list)(container, depth - 1)
+        finally:
+            self._within.discard(id(container))
 
-    return text(json.dumps(plain(value, _MAX_DEPTH), ensure_ascii=False), limit)
+    @property
+    def _is_full(self) -> bool:
+        return self._parts_left <= 0 or self._characters_left <= 0
+
+    def _leaf(self, value: object) -> object:
+        clean = attribute_value(value, self._limit, self._redactor)
+        self._characters_left -= len(clean) if isinstance(clean, str) else 1
+        # JSON has no such numbers.
+        return json.dumps(clean) if isinstance(clean, float) and not math.isfinite(clean) else clean
+
+    def _mapping(self, mapping: Mapping[object, object], depth: int) -> dict[str, object]:
+        found: dict[str, object] = {}
+        for key, item in _first(mapping.items()):
+            if self._is_full:
+                found[CUT] = CUT
+                break
+            name = self._name(key)
+            found[self._redactor.scrub(name)] = self._named(name, item, depth)
+        return found
+
+    def _list(self, items: Iterable[object], depth: int) -> list[object]:
+        found: list[object] = []
+        parts = _first(items)
+        if len(parts) == 2 and depth < _MAX_DEPTH - 1 and type(parts[0]) in (str, bytes):  # noqa: PLR2004  # a pair
+            # Headers may be lists of pairs.
+            name = self._name(parts[0])
+            return [self._redactor.scrub(name), self._named(name, parts[1], depth)]
+        for item in parts:
+            found.append(self.of(item, depth))
+            if self._is_full:
+                break
+        return found
+
+    def _name(self, key: object) -> str:
+        clean = attribute_name(key) or attribute_value(key, self._limit)
+        name = f"{clean}" if isinstance(clean, (str, int, float)) else "?"
+        self._characters_left -= len(name)
+        return name
+
+    def _named(self, name: str, item: object, depth: int) -> object:
+        if self._redactor.hides(name):
+            return REDACTED
+        plain = self.of(item, depth)
+        if not self._redactor.reads_values:
+            return plain
+        verdict = self._redactor.judge(name, plain)
+        return plain if verdict is plain else attribute_value(verdict, self._limit) or REDACTED
 
 
-_date = _by(date.isoformat)
-_datetime = _by(datetime.isoformat)
-_time = _by(time.isoformat)
-_timedelta = _by(timedelta.__str__)
-_uuid = _by(UUID.__str__)
-_decimal = _by(Decimal.__str__)
-_fraction = _by(Fraction.__str__)
-_path = _by(PurePath.__str__)
-_address = _by(str)
-
-# In the order in which a class with several of them as bases is looked at.
-_BASES: Final[dict[type, _Converter]] = {
-    Enum: _enum,
-    bool: _boolean,
-    str: _string,
-    int: _integer,
-    float: _float,
-    UUID: _uuid,
-    Decimal: _decimal,
-    Fraction: _fraction,
-    datetime: _datetime,
-    date: _date,
-    time: _time,
-    timedelta: _timedelta,
-    PurePath: _path,
-    IPv4Address: _address,
-    IPv6Address: _address,
-    IPv4Network: _address,
-    IPv6Network: _address,
-    bytes: _bytes,
-    bytearray: _bytes,
-}
-_SCALARS: Final = frozenset(_BASES.values()) - {_bytes} | {_numpy}
-
-# Containers count by exact type: a subclass may run anything when it is iterated.
-_BY_TYPE: Final[dict[type, _Converter | None]] = {
-    type(None): None,
-    **_BASES,
+# By exact type: a subclass may run anything when it is iterated.
+_MAPPINGS: Final = frozenset({dict, OrderedDict, defaultdict, MappingProxyType})
+_CONTAINERS: Final[dict[type, Callable[[Any, int, Redactor], AttributeValue | None]]] = {
     **dict.fromkeys((list, tuple, set, frozenset, deque, range), _sequence),
-    **dict.fromkeys((dict, OrderedDict, defaultdict, MappingProxyType), _as_json),
+    **dict.fromkeys(_MAPPINGS, _mapping),
 }
-_MAX_REMEMBERED_TYPES: Final = 1_024
-
-
-def _converter_of(kind: type) -> _Converter | None:
-    mro = _mro(kind)
-    converter = next((found for base, found in _BASES.items() if base in mro), None)
-    if converter is None and any(_type_name(base) == "generic" and _type_module(base) == "numpy" for base in mro):
-        converter = _numpy
-    if len(_BY_TYPE) < _MAX_REMEMBERED_TYPES:
-        _BY_TYPE[kind] = converter
-    return converter

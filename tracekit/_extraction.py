@@ -11,7 +11,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeAlias, cast, final
 
-from tracekit._attributes import AttributeValue, attribute_items, put, scalar_value
+from tracekit._attributes import AttributeValue, attribute_items, judged, put, put_scalar, scalar_value
 from tracekit._config import Settings
 from tracekit._diagnostics import report_failure
 from tracekit._extractors import Path, follow
@@ -256,13 +256,22 @@ class Extraction:
 
     def _scalars(self, values: _Values, settings: Settings, attributes: Attributes) -> None:
         names, receiver, keywords = self._parameters.names, self._parameters.receiver, self._parameters.keywords
+        limit, redactor = settings.string_limit, settings.redactor
         for index, value in enumerate(values):
             if index == receiver:
                 continue
-            for name, item in value.items() if index == keywords else ((names[index], value),):
-                clean = scalar_value(item, settings.string_limit)
-                if clean is not None:
-                    attributes[name] = REDACTED if settings.redactor.hides(name) else clean
+            if index == keywords:
+                # Names that no signature has checked: anything at all.
+                for name, item in value.items():
+                    put_scalar(attributes, name, item, redactor, limit, self._name)
+                continue
+            clean = scalar_value(value, limit, redactor)
+            if clean is not None:
+                name = names[index]
+                if redactor.hides(name):
+                    attributes[name] = REDACTED
+                else:
+                    attributes[name] = judged(name, clean, limit, redactor) if redactor.reads_values else clean
 
     # --- results -----------------------------------------------------------------------------------------------------
 

@@ -9,12 +9,11 @@ from typing import Any, Final, Literal, TypeAlias, TypedDict, cast, final
 
 from opentelemetry.trace import SpanKind, Tracer, TracerProvider
 
-from tracekit._attributes import AttributeValue, attribute_value
+from tracekit._attributes import AttributeValue, attribute_value, put
 from tracekit._config import Settings, runtime, tracer_of
 from tracekit._extraction import Extraction
 from tracekit._naming import named, span_name
 from tracekit._ratio import ratio_of
-from tracekit._redaction import REDACTED
 from tracekit._semconv import CODE_FILE_PATH, CODE_FUNCTION_NAME, CODE_LINE_NUMBER
 from tracekit.errors import InstrumentationError
 
@@ -147,13 +146,7 @@ class Operation:
         if self.func is not None:
             attributes.update(code_attributes(self.func, with_location=settings.code_location))
         for key, value in self.extraction.constants.items():
-            clean = (
-                REDACTED
-                if settings.redactor.hides(key)
-                else attribute_value(value, settings.string_limit, settings.redactor)
-            )
-            if clean is not None:
-                attributes[key] = clean
+            put(attributes, key, value, settings.redactor, settings.string_limit, self.name)
         return attributes
 
 

@@ -37,7 +37,6 @@ from tracekit.recording import (
 from tracekit.sampling import TailBuffer, TailPolicy, sampler_from
 
 if TYPE_CHECKING:
-    import re
     from collections.abc import Callable, Mapping, Sequence
 
     from opentelemetry.propagators.textmap import TextMapPropagator
@@ -67,7 +66,7 @@ def configure(
     keep_errors: bool = False,
     keep_slower_than_s: float | None = None,
     capture_arguments: bool = True,
-    redact: Sequence[str | re.Pattern[str]] | None = None,
+    redact: arguments.Redact | None = None,
     code_location: bool = False,
     expected: Sequence[type[BaseException]] = (),
     propagators: Sequence[str | TextMapPropagator] | TextMapPropagator | None = None,
@@ -100,7 +99,8 @@ def configure(
         keep_errors: Keep traces that sampling would drop once a span of theirs fails.
         keep_slower_than_s: Keep traces that sampling would drop once they take that many seconds.
         capture_arguments: Record scalar arguments of operations that say nothing about attributes.
-        redact: More names of secrets, as words or compiled patterns.
+        redact: What else is secret: names, compiled patterns of names, looks (`tracekit.redaction.SECRET_VALUES`), and
+            callables that are given a key and its value, and return whether to hide it or what to record instead.
         code_location: Record `code.file.path` and `code.line.number` too.
         expected: Exception types that are never counted as errors.
         propagators: Names or propagators that carry context: ["tracecontext", "baggage", "b3"].

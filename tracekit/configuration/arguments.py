@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import reprlib
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeAlias, cast
 
-from tracekit._redaction import Redactor
+from tracekit._redaction import Redactor, Rule
 from tracekit.errors import ConfigurationError
+from tracekit.redaction import SecretValue
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+Redact: TypeAlias = "Sequence[str | re.Pattern[str] | SecretValue | Rule]"
 
 
 def wrong_argument(value: object, *, name: str, expected: str, write: str) -> ConfigurationError:
@@ -63,16 +64,36 @@ def exception_types(name: str, value: object) -> tuple[type[BaseException], ...]
     return tuple(item for item in found if isinstance(item, type) and issubclass(item, BaseException))
 
 
-def redactor(value: Sequence[str | re.Pattern[str]] | None) -> Redactor:
+def redactor(value: Redact | None) -> Redactor:
     """Make the redactor that `redact=` asks for."""
-    expected, write = "a list of names and compiled patterns", 'redact=["iban", re.compile("^internal_")]'
-    found: list[Any] = list(items("redact", value, lambda item: isinstance(item, (str, re.Pattern)), expected, write))
+    expected = "a list of names, compiled patterns, SecretValues and callables of key and value"
+    write = 'redact=["iban", re.compile("^internal_"), *SECRET_VALUES]'
+
+    def fits(item: object) -> bool:
+        if isinstance(item, re.Pattern):
+            # A pattern for bytes would fail on the first name it is asked about.
+            return isinstance(cast("Any", item).pattern, str)
+        return (isinstance(item, (str, SecretValue)) and item != "") or _takes_key_and_value(item)
+
+    found: list[Any] = list(items("redact", value, fits, expected, write))
     names = [item for item in found if isinstance(item, str)]
-    patterns: list[re.Pattern[str]] = [item for item in found if not isinstance(item, str)]
-    # A pattern for bytes would fail on the first name it is asked about.
-    if not all(names) or any(isinstance(cast("object", pattern.pattern), bytes) for pattern in patterns):
-        raise wrong_argument(value, name="redact", expected=expected, write=write)
-    return Redactor(names, patterns)
+    patterns: list[re.Pattern[str]] = [item for item in found if isinstance(item, re.Pattern)]
+    values = [item for item in found if isinstance(item, SecretValue)]
+    rules: list[Rule] = [item for item in found if not isinstance(item, (str, re.Pattern, SecretValue))]
+    return Redactor(names, patterns, values, rules)
+
+
+def _takes_key_and_value(item: object) -> bool:
+    # A class is callable too, and never meant so.
+    if not callable(item) or isinstance(item, type):
+        return False
+    try:
+        inspect.signature(item).bind("key", "value")
+    except TypeError:
+        return False
+    except ValueError:
+        return True  # a built-in function whose parameters Python does not tell
+    return True
 
 
 def not_yet(**given: object) -> None:
