@@ -48,7 +48,7 @@ class traced_block:  # noqa: N801  # reads as a verb where it is used
     Source: OpenTelemetry specification, trace/api.md#span.
     """
 
-    __slots__ = ("_attributes", "_entered", "_module", "_name", "_options")
+    __slots__ = ("_attributes", "_entered", "_name", "_operation", "_options", "_takes_service")
 
     def __init__(
         self,
@@ -69,8 +69,10 @@ class traced_block:  # noqa: N801  # reads as a verb where it is used
     ) -> None:
         self._name = name
         self._attributes = attributes
+        # Only a name without a dot asks where it stands.
+        self._takes_service = service is None and "." not in str(name)
         self._options = (
-            service,
+            module_service(_calling_module()) if self._takes_service else service,
             kind,
             expected,
             record_exception,
@@ -82,18 +84,18 @@ class traced_block:  # noqa: N801  # reads as a verb where it is used
             tracer_provider,
             enabled,
         )
-        # Only a name without a dot asks where it stands.
-        needs_module = service is None and "." not in str(name)
-        self._module: str = _calling_module() if needs_module else ""
+        self._operation = _operation_of(name, self._options)
         self._entered: list[ActiveSpan] = []
-        if enabled is not True or not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance]
-            self._operation()
 
     def __enter__(self) -> Span:
-        operation = self._operation()
-        active = None
-        if self._options[-1]:
-            active = start(operation, (), _NO_ARGUMENTS, self._attributes)
+        if not self._options[-1]:
+            return trace_api.INVALID_SPAN
+        operation = self._operation
+        if self._takes_service:
+            enclosing = current_context().get(ACTIVE_KEY)
+            if isinstance(enclosing, ActiveSpan) and enclosing.service:
+                operation = _operation_of(self._name, (enclosing.service, *self._options[1:]))
+        active = start(operation, (), _NO_ARGUMENTS, self._attributes)
         if active is None:
             return trace_api.INVALID_SPAN
         self._entered.append(active)
@@ -117,29 +119,25 @@ class traced_block:  # noqa: N801  # reads as a verb where it is used
     ) -> None:
         self.__exit__(exc_type, exc, traceback)
 
-    def _operation(self) -> Operation:
-        module = self._module
-        service = self._options[0]
-        if service is None and module:
-            enclosing = current_context().get(ACTIVE_KEY)
-            service = enclosing.service if isinstance(enclosing, ActiveSpan) else ""
-            service = service or module_service(module)
-        options = (service, *self._options[1:])
-        try:
-            return _cached_operation(self._name, options)
-        except TypeError:
-            # A carrier in the options: nothing to remember it by.
-            return _operation(self._name, options)
-
 
 def _calling_module() -> str:
     frame = inspect.currentframe()
     for _ in range(2):
         frame = None if frame is None else frame.f_back
-    return "" if frame is None else str(frame.f_globals.get("__name__", ""))
+    return "main" if frame is None else str(frame.f_globals.get("__name__", "main"))
 
 
-def _operation(name: str, options: tuple[Any, ...]) -> Operation:
+def _operation_of(name: str, options: tuple[Any, ...]) -> Operation:
+    # Carriers, contexts and spans are of one use only, and not to be kept alive.
+    if options[_PARENT] is not None or options[_LINKS] is not None:
+        return _compiled(name, *options)
+    try:
+        return _cached(name, *options)
+    except TypeError:  # something wrong that has no hash
+        return _compiled(name, *options)
+
+
+def _compiled(name: str, *options: Any) -> Operation:
     return Operation(None, name, "", cast("Options", dict(zip(_OPTIONS, options, strict=True))))
 
 
@@ -156,5 +154,7 @@ _OPTIONS: Final = (
     "tracer_provider",
     "enabled",
 )
+_PARENT: Final = _OPTIONS.index("parent")
+_LINKS: Final = _OPTIONS.index("links")
 # Compiling an operation takes 10 µs. Bounded, as a program may make names at run time.
-_cached_operation: Final = functools.lru_cache(maxsize=1_024)(_operation)
+_cached: Final = functools.lru_cache(maxsize=1_024, typed=True)(_compiled)

@@ -159,11 +159,12 @@ class lifecycle:  # noqa: N801  # reads as a verb where it is used
     __slots__ = ("_attributes", "_name", "_span", "_started_ns")
 
     def __init__(self, name: str, attributes: Mapping[str, Any] | None = None) -> None:
-        self._name = name
+        self._name = attribute_name(name) or "lifecycle"
         self._attributes: dict[Any, Any] = {}
         self._span: Span = INVALID_SPAN
         self._started_ns = 0
-        self.set(attributes or {})
+        if attributes is not None:
+            self.set(attributes)
 
     def set(self, attributes: Mapping[str, Any]) -> None:
         """Add to what the last event will say."""
@@ -212,13 +213,18 @@ def _add_event(span: Span, name: str, attributes: Mapping[str, Any] | None, time
     settings = runtime.settings
     try:
         legal_name = attribute_name(name)
-        if legal_name is None or (timestamp_ns is not None and type(timestamp_ns) is not int):
+        if legal_name is None or not (timestamp_ns is None or _is_time(timestamp_ns)):
             report_failure(_CURRENT, "the name or time of an event")
             return
         clean = attribute_items(attributes, settings.redactor, settings.string_limit, _CURRENT)
         span.add_event(legal_name, clean, timestamp_ns)
     except Exception as error:  # noqa: BLE001  # a span of another SDK
         report_failure(_CURRENT, "add_event", error)
+
+
+def _is_time(given: object) -> bool:
+    """Tell whether *given* is nanoseconds since the epoch: OTLP has 64 bits for them, some receivers read 63."""
+    return type(given) is int and 0 <= given < 1 << 63
 
 
 def _set_attributes(span: Span, attributes: dict[str, AttributeValue]) -> None:

@@ -6,7 +6,7 @@ import functools
 import re
 import sys
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Final
 
 _BEFORE_CAPITAL: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
@@ -58,8 +58,8 @@ def main_name() -> str:
     file: str | None = getattr(main, "__file__", None)
     if not file or file.startswith("<"):
         return "main"
-    path = Path(file).absolute()
-    return path.parent.stem if path.stem == "__main__" else path.stem
+    stem = PurePath(file).stem
+    return Path(file).absolute().parent.stem if stem == "__main__" else stem
 
 
 def snake_case(class_name: str) -> str:
