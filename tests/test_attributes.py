@@ -164,7 +164,7 @@ def _recorded(value: object) -> Any:
         ({"a": 1}, '{"a": 1}'),
         (collections.OrderedDict(a=[1]), '{"a": [1]}'),
         (types.MappingProxyType({"a": 1}), '{"a": 1}'),
-        ({1: object()}, '{"?": "<object>"}'),
+        ({1: object()}, '{"1": "<object>"}'),
         (None, None),
     ],
 )
