@@ -18,7 +18,7 @@ from opentelemetry.trace import (
 from typing_extensions import Self
 
 from tracekit import _exceptions
-from tracekit._attributes import AttributeValue, attribute_items, attribute_name, put, text
+from tracekit._attributes import AttributeValue, attribute_items, attribute_name, message_text, put
 from tracekit._config import runtime
 from tracekit._context import current_context
 from tracekit._diagnostics import report_failure
@@ -93,7 +93,9 @@ def set_error(description: str) -> None:
     if not span.is_recording():
         return
     try:
-        span.set_status(StatusCode.ERROR, text(str(description), runtime.settings.string_limit))
+        settings = runtime.settings
+        said = message_text(_exceptions.STATUS_DESCRIPTION, str(description), settings.string_limit, settings.redactor)
+        span.set_status(StatusCode.ERROR, said)
     except Exception as error:  # noqa: BLE001  # a span of another SDK, a description of another type
         report_failure(_CURRENT, "set_error", error)
 
@@ -114,7 +116,7 @@ def record_exception(exc: BaseException, attributes: Mapping[str, Any] | None = 
     settings = runtime.settings
     try:
         more = attribute_items(attributes, settings.redactor, settings.string_limit, _CURRENT)
-        _exceptions.record(span, exc, _exceptions.exception_message(exc, settings.string_limit), more)
+        _exceptions.record(span, exc, settings.string_limit, more)
     except Exception as error:  # noqa: BLE001  # not an exception, or a span of another SDK
         report_failure(_CURRENT, "record_exception", error)
 
@@ -217,7 +219,7 @@ def _add_event(span: Span, name: str, attributes: Mapping[str, Any] | None, time
             report_failure(_CURRENT, "the name or time of an event")
             return
         clean = attribute_items(attributes, settings.redactor, settings.string_limit, _CURRENT)
-        span.add_event(legal_name, clean, timestamp_ns)
+        span.add_event(settings.redactor.scrub(legal_name), clean, timestamp_ns)
     except Exception as error:  # noqa: BLE001  # a span of another SDK
         report_failure(_CURRENT, "add_event", error)
 

@@ -5,19 +5,26 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, Final, cast
 
 from opentelemetry.trace import Span
 
-from tracekit._attributes import AttributeValue, text
+from tracekit._attributes import AttributeValue, message_text, text
+from tracekit._config import runtime
+from tracekit._diagnostics import report_failure
+from tracekit._scalars import CUT, type_name
 from tracekit._semconv import EVENT_EXCEPTION, EXCEPTION_MESSAGE, EXCEPTION_STACKTRACE, EXCEPTION_TYPE
 
 STACK_LIMIT: Final = 64 * 1024
 _MAX_FRAMES: Final = 200
 _MAX_CHAIN: Final = 16
-# Kept in the exception's own __dict__, as a pair of ints: it follows the exception through threads, tasks and pickles.
+_MAX_MEMBERS: Final = 1_000
+_MAX_NAME: Final = 256
+_MESSAGE_LIMIT: Final = 8 * 1024
+STATUS_DESCRIPTION: Final = "otel.status_description"
+# Kept in the own __dict__ of an exception, as trace id, span id and message: follows it through threads and pickles.
 _RECORDED_IN: Final = "__tracekit_recorded_in__"
 _OWN_ROOM: Final = os.path.dirname(__file__)  # noqa: PTH120  # compared with code objects' file names, which are strings
 
@@ -28,27 +35,44 @@ DURING: Final = "\nDuring handling of the above exception, another exception occ
 def exception_type(exc: BaseException) -> str:
     """Return the fully qualified name of *exc*'s class; built-in ones have no module in front."""
     kind = type(exc)
-    module = str(kind.__module__)
-    return kind.__qualname__ if module == "builtins" else f"{module}.{kind.__qualname__}"
+    module, name = _module_of(kind), _qualname_of(kind)
+    return text(name if module == "builtins" or type(module) is not str else f"{module}.{name}", _MAX_NAME)
+
+
+# The class of a class may have attributes of its own.
+_module_of: Final[Callable[[type], object]] = type.__dict__["__module__"].__get__
+_qualname_of: Final[Callable[[type], str]] = type.__dict__["__qualname__"].__get__
 
 
 def exception_message(exc: BaseException, limit: int) -> str:
-    """Return `str(exc)`, cut to *limit* characters; a failing `__str__` gives a remark in its place."""
+    """Return `str(exc)` without secrets, cut to *limit* characters; a failing `__str__` gives a remark in its place."""
     try:
-        return text(str.__str__(str(exc)), limit)
+        message = str.__str__(str(exc))
     except BaseException as error:  # noqa: BLE001  # the user's own exception must win, whatever its __str__ does
-        return f"<{type(exc).__name__}.__str__ raised {type(error).__name__}>"
+        return f"<{type_name(type(exc))}.__str__ raised {type_name(type(error))}>"
+    return message_text(EXCEPTION_MESSAGE, message, limit, runtime.settings.redactor)
 
 
-def record(span: Span, exc: BaseException, message: str, attributes: dict[str, AttributeValue] | None = None) -> None:
+def status_description(exc: BaseException, message: str, limit: int) -> str:
+    """Return what the status of a span says that *exc* has left."""
+    name = type_name(type(exc))
+    return message_text(STATUS_DESCRIPTION, f"{name}: {message}" if message else name, limit, runtime.settings.redactor)
+
+
+def record(span: Span, exc: BaseException, limit: int, attributes: dict[str, AttributeValue] | None = None) -> str:
     """
     Add the `exception` event for *exc* to *span*, unless this trace has it already.
 
+    Returns:
+        The message of *exc*, cut to *limit* characters; its `__str__` runs once a trace.
+
     Source: semantic conventions, exceptions/exceptions-spans.md.
     """
-    trace_id = span.get_span_context().trace_id
-    if recorded_in(exc)[0] == trace_id:
-        return
+    context = span.get_span_context()
+    mark = _mark(exc)
+    if mark[0] == context.trace_id:
+        return mark[2]
+    message = exception_message(exc, limit)
     span.add_event(
         EVENT_EXCEPTION,
         {
@@ -58,19 +82,35 @@ def record(span: Span, exc: BaseException, message: str, attributes: dict[str, A
             **(attributes or {}),
         },
     )
-    # object.__setattr__: a frozen dataclass may be an exception too.
-    object.__setattr__(exc, _RECORDED_IN, (trace_id, span.get_span_context().span_id))
+    try:
+        # object.__setattr__: a frozen dataclass may be an exception too.
+        object.__setattr__(exc, _RECORDED_IN, (context.trace_id, context.span_id, message))
+    except Exception as error:  # noqa: BLE001  # a property of that name, a `__dict__` of another kind
+        report_failure("exceptions", "marking one as recorded", error)
+    return message
 
 
 def recorded_in(exc: BaseException) -> tuple[int, int]:
     """Return the trace id and span id where *exc* was recorded, zeros if it was not."""
-    found: object = cast("dict[str, object]", BaseException.__getattribute__(exc, "__dict__")).get(_RECORDED_IN)
-    return cast("tuple[int, int]", found) if isinstance(found, tuple) else (0, 0)
+    return _mark(exc)[:2]
+
+
+def _mark(exc: BaseException) -> tuple[int, int, str]:
+    try:
+        # Not getattr: an exception's `__getattr__` may do anything.
+        found: object = _dict_of(exc).get(_RECORDED_IN)
+    except Exception as error:  # noqa: BLE001  # as above
+        report_failure("exceptions", "reading whether one is recorded", error)
+        found = None
+    return cast("tuple[int, int, str]", found) if type(found) is tuple else (0, 0, "")
+
+
+_dict_of: Final[Callable[[BaseException], dict[str, object]]] = BaseException.__dict__["__dict__"].__get__
 
 
 def stack_trace(exc: BaseException, message: str) -> str:
     """
-    Return the stack trace of *exc* as Python prints it, without tracekit's own frames.
+    Return the stack trace of *exc* as Python prints it, without tracekit's own frames and without secrets.
 
     At most 64 kB, 200 frames an exception and 16 chained exceptions; the innermost part is kept.
 
@@ -81,24 +121,29 @@ def stack_trace(exc: BaseException, message: str) -> str:
     try:
         whole = "".join(_formatted(exc, message))
     except Exception as error:  # noqa: BLE001  # source files, frames and chained exceptions are the user's
-        whole = f"<no stack trace: {type(error).__name__}>\n{type(exc).__name__}: {message}\n"
+        name = type_name(type(exc))
+        whole = f"<no stack trace: {type_name(type(error))}>\n{name}: {message}\n"
+    redactor = runtime.settings.redactor
+    if redactor.reads_values:
+        # Before it is cut: what stands at the edge may be the second half of a secret.
+        whole = message_text(EXCEPTION_STACKTRACE, whole, len(whole), redactor)
     if len(whole) > STACK_LIMIT:
-        whole = "…" + whole[1 - STACK_LIMIT :]
+        whole = CUT + whole[1 - STACK_LIMIT :]
     return text(whole, STACK_LIMIT)
 
 
 def _formatted(exc: BaseException, message: str) -> Iterator[str]:
     for link, connector in reversed(list(_chain(exc))):
-        own_message = message if link is exc else exception_message(link, STACK_LIMIT)
+        own_message = message if link is exc else exception_message(link, _MESSAGE_LIMIT)
         if link.__traceback__ is not None:
             yield "Traceback (most recent call last):\n"
             yield from traceback.StackSummary.extract(_frames(link.__traceback__), limit=-_MAX_FRAMES).format()
         yield f"{exception_type(link)}: {own_message}\n" if own_message else f"{exception_type(link)}\n"
         for note in _list(getattr(link, "__notes__", ()))[:_MAX_CHAIN]:
-            yield f"{text(note, STACK_LIMIT)}\n" if isinstance(note, str) else ""
+            yield f"{text(note, _MESSAGE_LIMIT)}\n" if isinstance(note, str) else ""
         for number, inner in enumerate(members(link)[:_MAX_CHAIN], start=1):
             yield f"  +---------------- {number} ----------------\n"
-            yield f"    {exception_type(inner)}: {exception_message(inner, STACK_LIMIT)}\n"
+            yield f"    {exception_type(inner)}: {exception_message(inner, _MESSAGE_LIMIT)}\n"
             if inner.__traceback__ is not None:
                 for line in traceback.StackSummary.extract(_frames(inner.__traceback__), limit=-_MAX_FRAMES).format():
                     yield f"    {line}"
@@ -132,17 +177,25 @@ def _list(value: object) -> list[Any]:
 
 def members(exc: BaseException) -> list[BaseException]:
     """Return the exceptions in *exc* if it is an exception group (or its backport), else none."""
-    if not any(base.__name__ == "BaseExceptionGroup" for base in type(exc).__mro__):
+    if not any(type_name(base) == "BaseExceptionGroup" for base in type.__dict__["__mro__"].__get__(type(exc))):
         return []
-    return [inner for inner in _list(getattr(exc, "exceptions", ())) if isinstance(inner, BaseException)]
+    return [inner for inner in _list(getattr(exc, "exceptions", ())) if issubclass(type(inner), BaseException)]
 
 
 def is_cancellation(exc: BaseException) -> bool:
     """Tell whether *exc* is how asyncio, anyio or trio stop a task, or a group of nothing else."""
-    if isinstance(exc, _cancellations()):
-        return True
-    inner = members(exc)
-    return bool(inner) and all(is_cancellation(one) for one in inner)
+    cancellations = _cancellations()
+    left, seen = [exc], 0
+    while left and seen < _MAX_MEMBERS:
+        one = left.pop()
+        seen += 1
+        # By type: an exception's `__class__` may be a property.
+        if not issubclass(type(one), cancellations):
+            inside = members(one)
+            if not inside:
+                return False
+            left += inside
+    return not left
 
 
 def _cancellations() -> tuple[type[BaseException], ...]:

@@ -224,38 +224,41 @@ class ActiveSpan:
 
     def _is_failure(self, exc: BaseException) -> bool:
         return not (
-            isinstance(exc, (StopIteration, StopAsyncIteration, GeneratorExit))
+            issubclass(type(exc), (StopIteration, StopAsyncIteration, GeneratorExit))
             or _exceptions.is_cancellation(exc)
             or _is_clean_exit(exc)
-            or isinstance(exc, (self._operation.expected, self._settings.expected))
+            or issubclass(type(exc), (*self._operation.expected, *self._settings.expected))
         )
 
     def _record_outcome(self, exc: BaseException) -> None:
         operation, settings, span = self._operation, self._settings, self.span
-        if isinstance(exc, (StopIteration, StopAsyncIteration)):
+        # By type: an exception's `__class__` may be a property.
+        if issubclass(type(exc), (StopIteration, StopAsyncIteration)):
             return
-        if isinstance(exc, GeneratorExit) or _exceptions.is_cancellation(exc):
+        if issubclass(type(exc), GeneratorExit) or _exceptions.is_cancellation(exc):
             span.add_event(EVENT_CANCELLED)
             return
         if _is_clean_exit(exc):
             if operation.sets_status and status_of(span) is StatusCode.UNSET:
                 span.set_status(StatusCode.OK)
             return
-        message = _exceptions.exception_message(exc, settings.string_limit)
+        limit = settings.string_limit
         if operation.records_exception:
-            _exceptions.record(span, exc, message)
+            message = _exceptions.record(span, exc, limit)
+        else:
+            message = _exceptions.exception_message(exc, limit)
         if not self._is_failure(exc):
             return
         span.set_attribute(ERROR_TYPE, _exceptions.exception_type(exc))
         if operation.sets_status:
-            span.set_status(StatusCode.ERROR, f"{type(exc).__name__}: {message}" if message else type(exc).__name__)
+            span.set_status(StatusCode.ERROR, _exceptions.status_description(exc, message, limit))
 
 
 _EMPTY: Final = Context()
 
 
 def _is_clean_exit(exc: BaseException) -> bool:
-    return isinstance(exc, SystemExit) and exc.code in (None, 0)
+    return issubclass(type(exc), SystemExit) and cast("SystemExit", exc).code in (None, 0)
 
 
 def status_of(span: Span) -> StatusCode:
@@ -311,7 +314,10 @@ def _targets(given: object) -> Sequence[object]:
 def link_to(target: object) -> Link:
     """Return a link to *target*: a Link, a SpanContext, a Span, a Context or a carrier of one."""
     if isinstance(target, Link):
-        return target
+        settings = runtime.settings
+        return Link(
+            target.context, attribute_items(target.attributes, settings.redactor, settings.string_limit, "links")
+        )
     if isinstance(target, SpanContext):
         return Link(target)
     if isinstance(target, Span):
