@@ -50,6 +50,14 @@ def configure():
     tracekit.configure(service="shop", exporter="file:traces.jsonl", resource={"region": "eu"})
 """
 
+SHOP: Final = """
+from tracekit import traced
+
+@traced
+def pack(number):
+    return number * 2
+"""
+
 
 def run(directory: Path, program: str, *arguments: str, **environment: str) -> list[SpanRecord]:
     """Run *program*, the body of `main`, to its end; return the spans it has left."""
@@ -269,6 +277,36 @@ def test_joblibs_work_is_a_child_and_arrives(backend: str, tmp_path: Path) -> No
         assert Parallel(n_jobs=2, backend=sys.argv[1])(task(n) for n in range(10)) == [n * 2 for n in range(10)]
     """
     assert_joined(run(tmp_path, program, backend), work=10)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 13), reason="interpreters of one process came with Python 3.13")
+def test_work_in_another_interpreter_is_a_child_and_arrives(tmp_path: Path) -> None:
+    program = """
+    import _interpreters, pickle, shop
+    configure()
+    with traced_block("shop.main"):
+        data = pickle.dumps(propagate(shop.pack))
+    other = _interpreters.create()
+    code = f"import pickle, sys; sys.path[:0] = {sys.path!r}; assert pickle.loads({data!r})(4) == 8"
+    assert _interpreters.exec(other, code) is None
+    _interpreters.destroy(other)
+    """
+    (tmp_path / "shop.py").write_text(SHOP)
+    assert_joined(run(tmp_path, program), pack=1)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="InterpreterPoolExecutor came with Python 3.14")
+def test_interpreter_pools_work_is_a_child_and_arrives(tmp_path: Path) -> None:
+    program = """
+    import shop
+    from concurrent.futures import InterpreterPoolExecutor
+    configure()
+    with traced_block("shop.main"), ContextExecutor(InterpreterPoolExecutor(2)) as pool:
+        assert pool.submit(shop.pack, 4).result() == 8
+        assert list(pool.map(shop.pack, range(2), buffersize=1)) == [0, 2]
+    """
+    (tmp_path / "shop.py").write_text(SHOP)
+    assert_joined(run(tmp_path, program), pack=3)
 
 
 def test_subprocess_continues_the_trace_of_its_environment(tmp_path: Path) -> None:

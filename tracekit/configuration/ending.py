@@ -7,6 +7,7 @@ Only this module registers exit functions and signal handlers.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import signal
 import sys
@@ -109,7 +110,8 @@ class Ending:
         # None: set by something that is not Python, which could not be called. SIG_IGN: the program wants to live.
         if previous is None or previous is signal.SIG_IGN or isinstance(previous, _TerminationHandler):
             return
-        signal.signal(signal.SIGTERM, _TerminationHandler(self, previous))
+        with contextlib.suppress(ValueError):  # in another interpreter than the main one
+            signal.signal(signal.SIGTERM, _TerminationHandler(self, previous))
 
 
 @final

@@ -221,10 +221,10 @@ def _in_time(jobs: Sequence[tuple[object, str, Callable[[], bool]]], timeout_ms:
 
     threads: list[threading.Thread] = []
     for job in jobs:
-        thread = threading.Thread(target=run, args=job, name="tracekit-flush", daemon=True)
         try:
+            thread = threading.Thread(target=run, args=job, name="tracekit-flush", daemon=True)
             thread.start()
-        except RuntimeError:  # the interpreter is going down, or no thread is to be had
+        except RuntimeError:  # the interpreter is going down, or no thread is to be had (a subinterpreter: no daemons)
             run(*job)
         else:
             threads.append(thread)
