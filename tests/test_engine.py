@@ -8,6 +8,7 @@ import os
 import random
 import threading
 import time
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
@@ -139,6 +140,9 @@ def facts(span: ReadableSpan) -> dict[str, Any]:
     }
 
 
+@pytest.mark.skipif(
+    version("opentelemetry-sdk") < "1.45", reason="the SDK counted a None over the limit as dropped then"
+)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @given(
     limits=LIMITS,
