@@ -23,6 +23,8 @@ from tracekit.export.tree import TreeOptions, render_tree
 # No ids, no durations, nothing folded: the same program gives the same text.
 _STABLE: Final = TreeOptions(header=False, ids=False, durations=False, fold_from=0, max_lines=10_000)
 _GUIDES: Final = "│├└─ "
+# What lines of events and links begin with.
+_MARKS: Final = "•→"
 # What joins the roots to the header, which is left out here.
 _GUIDE_WIDTH: Final = 3
 
@@ -239,7 +241,7 @@ def _lines(tree: str) -> list[tuple[int, str]]:
 
 def _matches(expected: list[tuple[int, str]], actual: list[tuple[int, str]]) -> bool:
     told = {content[0] for _, content in expected}
-    shown = [line for line in actual if line[1][0] in told or line[1][0] not in "•→"]
+    shown = [line for line in actual if line[1][0] in told or line[1][0] not in _MARKS]
     return (
         len(shown) == len(expected)
         and _depths(shown) == _depths(expected)
@@ -251,7 +253,10 @@ def _depths(lines: list[tuple[int, str]]) -> list[int]:
     """Return how many lines each one stands below: the same for guides of any width."""
     depths: list[int] = []
     open_lines: list[int] = []
-    for indent, _ in lines:
+    for indent, content in lines:
+        if content[0] in _MARKS:
+            depths.append(0)  # they follow their span, however far in they are written
+            continue
         while open_lines and open_lines[-1] >= indent:
             open_lines.pop()
         depths.append(len(open_lines))
