@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from contextlib import suppress
 from time import monotonic_ns
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, cast, final
@@ -16,12 +17,12 @@ from typing import TYPE_CHECKING, Any, Final, cast, final
 from opentelemetry.attributes import BoundedAttributes
 from opentelemetry.sdk.trace import Event
 from opentelemetry.sdk.trace import Span as SdkSpan
-from opentelemetry.sdk.util import BoundedList
 from opentelemetry.trace import Link, SpanContext, Status, StatusCode
 from typing_extensions import override
 
 from tracekit._diagnostics import report_failure
 from tracekit._semconv import EVENT_EXCEPTION, EXCEPTION_TYPE
+from tracekit.recording.bounded import SHARED, BoundedItems
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -43,8 +44,7 @@ _NUMBERS: Final = frozenset({int, bool, float})
 _PLAIN: Final = frozenset({dict, MappingProxyType})
 # What links are kept in before one is added.
 _UNBOUNDED: Final = frozenset({tuple, list})
-# For the first event or link of a span, and for `_lock`, which some processors take: spans have no lock of their own.
-_LOCK: Final = threading.RLock()
+_warning: Final = threading.local()
 
 
 @final
@@ -135,7 +135,7 @@ class Span(SdkSpan):
     @override
     def set_attribute(self, key: str, value: Any) -> None:
         if self._end_time is not None:
-            logger.warning("Setting attribute on ended span.")
+            _warn("Setting attribute on ended span.")
             return
         attributes, limits = self._attributes, self._limits
         kind = cast("Any", type(value))
@@ -155,7 +155,7 @@ class Span(SdkSpan):
     @override
     def set_attributes(self, attributes: Mapping[str, Any]) -> None:
         if self._end_time is not None:
-            logger.warning("Setting attribute on ended span.")
+            _warn("Setting attribute on ended span.")
             return
         self._set_checked(attributes)
 
@@ -179,10 +179,15 @@ class Span(SdkSpan):
         for key, value in clean.items():
             own.pop(key, None)
             if most is not None and len(own) >= most:
-                logger.warning("A span has %d attributes, as many as it may; the oldest one is dropped.", most)
-                own.pop(next(iter(own)), None)
-                self._dropped_attributes += 1
+                if not self._dropped_attributes:
+                    _warn("A span has %d attributes, as many as it may; its oldest ones are dropped.", most)
+                self._drop_oldest()
             own[key] = value
+
+    def _drop_oldest(self) -> None:
+        self._dropped_attributes += 1
+        with suppress(RuntimeError, StopIteration):  # another thread, or a signal handler, has just dropped it
+            self._attributes.pop(next(iter(self._attributes)), None)
 
     @property
     @override
@@ -194,7 +199,7 @@ class Span(SdkSpan):
     @override
     def add_event(self, name: str, attributes: Attributes = None, timestamp: int | None = None) -> None:
         if self._end_time is not None:
-            logger.warning("Tried calling %s on an ended span.", "add_event")
+            _warn("Tried calling %s on an ended span.", "add_event")
             return
         limits = self._limits
         legal: Any = cleaned(attributes or {}, limits.max_event_attributes, limits.max_attribute_length)
@@ -203,15 +208,17 @@ class Span(SdkSpan):
     @override
     def _add_event(self, event: Any) -> None:
         if self._events == ():
-            with _LOCK:
+            # Made first: the collector may run here, and a finaliser that adds an event.
+            events = BoundedItems(self._limits.max_events)
+            with SHARED.lock:
                 if self._events == ():
-                    self._events = BoundedList(self._limits.max_events)
+                    self._events = events
         self._events.append(event)
 
     @override
     def add_link(self, context: SpanContext, attributes: Attributes = None) -> None:
         if self._end_time is not None:
-            logger.warning("Tried calling %s on an ended span.", "add_link")
+            _warn("Tried calling %s on an ended span.", "add_link")
             return
         link = legal_link(Link(context, attributes), self._limits)
         if link is not None:
@@ -220,9 +227,10 @@ class Span(SdkSpan):
     @override
     def _add_link(self, link: Link) -> None:
         if type(self._links) in _UNBOUNDED:
-            with _LOCK:
+            links = _bounded(self._limits.max_links, self._links)
+            with SHARED.lock:
                 if type(self._links) in _UNBOUNDED:
-                    self._links = _bounded(self._limits.max_links, self._links)
+                    self._links = links
         self._links.append(link)
 
     # --- name, status, exceptions -----------------------------------------------------------------------------------
@@ -230,7 +238,7 @@ class Span(SdkSpan):
     @override
     def update_name(self, name: str) -> None:
         if self._end_time is not None:
-            logger.warning("Tried calling %s on an ended span.", "update_name")
+            _warn("Tried calling %s on an ended span.", "update_name")
             return
         self._name = name
 
@@ -241,7 +249,7 @@ class Span(SdkSpan):
     @override
     def set_status(self, status: Status | StatusCode, description: str | None = None) -> None:
         if self._end_time is not None:
-            logger.warning("Tried calling %s on an ended span.", "set_status")
+            _warn("Tried calling %s on an ended span.", "set_status")
             return
         code = status.status_code if isinstance(status, Status) else status
         # OK is final, and UNSET is nobody's wish.
@@ -249,7 +257,7 @@ class Span(SdkSpan):
             return
         if isinstance(status, Status):
             if description is not None:
-                logger.warning("A description beside a Status is ignored: give a StatusCode and the description")
+                _warn("A description beside a Status is ignored: give a StatusCode and the description")
             self._status = status
         elif code is StatusCode.OK and description is None:
             self._status = OK
@@ -285,7 +293,7 @@ class Span(SdkSpan):
 
     @override
     def start(self, start_time: int | None = None, parent_context: Any = None) -> None:
-        logger.warning("Calling start() on a started span.")
+        _warn("Calling start() on a started span.")
 
     @override
     def end(self, end_time: int | None = None) -> None:
@@ -293,7 +301,7 @@ class Span(SdkSpan):
             # Atomic, without a lock: of two threads that end a span one finds nothing to delete.
             del self._is_open
         except AttributeError:
-            logger.warning("Calling end() on an ended span.")
+            _warn("Calling end() on an ended span.")
             return
         self._end_time = self._now_ns() if end_time is None else end_time
         if self._record_end_metrics is not None:
@@ -314,7 +322,7 @@ class Span(SdkSpan):
 
     @property
     def _lock(self) -> threading.RLock:  # type: ignore[override]  # one lock for all
-        return _LOCK
+        return SHARED.lock
 
     @property
     def _instrumentation_scope(self) -> Any:  # type: ignore[override]  # a field there, never written again
@@ -327,6 +335,17 @@ class Span(SdkSpan):
     @property
     def _sampler(self) -> Any:  # type: ignore[override]  # as above
         return self._tracer.sampler
+
+
+def _warn(message: str, *args: object) -> None:
+    # A log handler may be about to do again what it is warned of.
+    if getattr(_warning, "now", False):
+        return
+    _warning.now = True
+    try:
+        logger.warning(message, *args, stacklevel=3)
+    finally:
+        _warning.now = False
 
 
 def cleaned(attributes: Mapping[str, Any], most: int | None, longest: int | None) -> BoundedAttributes | None:
@@ -381,7 +400,7 @@ def legal_link(link: object, limits: SpanLimits) -> Link | None:
 
 
 def _bounded(most: int | None, links: Sequence[Link]) -> Sequence[Link]:
-    from_seq = cast("Callable[[int | None, Sequence[Link]], Sequence[Link]]", BoundedList.from_seq)  # pyright: ignore[reportUnknownMemberType]
+    from_seq = cast("Callable[[int | None, Sequence[Link]], Sequence[Link]]", BoundedItems.from_seq)
     return from_seq(most, links)
 
 
