@@ -109,12 +109,15 @@ def _decorate_class(cls: type[Any], name: str | None, options: Options) -> type[
     if name is not None:
         msg = f"traced got {name!r} for the class {cls.__name__}, whose methods have names. Write service={name!r}."
         raise InstrumentationError(msg)
-    for attribute, member in list(vars(cls).items()):
+    methods: dict[str, Any] = {}
+    for attribute, member in vars(cls).items():
         func: object = getattr(cast("object", member), "__func__", member)
         is_method = isinstance(func, types.FunctionType)
         if attribute.startswith("_") or not is_method or operation_of(func) is not None:
             continue
-        setattr(cls, attribute, _decorate(member, name=None, options=options))
+        methods[attribute] = _decorate(member, name=None, options=options)
+    for attribute, method in methods.items():
+        setattr(cls, attribute, method)
     return cls
 
 
