@@ -74,7 +74,7 @@ def test_celery_workers_continue_the_trace_and_export(tmp_path: Path) -> None:
         output, spans = run("celery/packing.py", tmp_path, PACKING_QUEUE=queue)
     finally:
         with redis.Redis() as client:
-            client.delete(queue, f"_kombu.binding.{queue}")
+            client.delete(queue, f"_kombu.binding.{queue}", f"_kombu.binding_permanent.{queue}")
     assert [line for line in output.splitlines() if line.startswith("order")] == [
         f"order {order_id} is ready" for order_id in (1, 2, 3, 4)
     ]
