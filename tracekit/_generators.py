@@ -16,17 +16,58 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from typing import Any, Final, final
 
 from tracekit._operation import Operation
-from tracekit._semconv import GENERATOR_ITEMS
-from tracekit._span import start
+from tracekit._span import ActiveSpan, start
+
+
+@final
+class _Untraced:
+    """Stands in for the span where none is made."""
+
+    __slots__ = ()
+
+    def pause(self) -> Any:
+        """Do nothing."""
+
+    def resume(self, body: Any) -> None:
+        """Do nothing."""
+
+    def count_items(self, items: int) -> None:
+        """Do nothing."""
+
+    def succeed(self, result: Any) -> None:
+        """Do nothing."""
+
+    def fail(self, exc: BaseException) -> None:
+        """Do nothing."""
+
+
+_UNTRACED: Final = _Untraced()
+
+
+def _begin(operation: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ActiveSpan | _Untraced:
+    return start(operation, args, kwargs) or _UNTRACED
+
+
+def _first_step(inner: AsyncGenerator[Any, Any]) -> Coroutine[Any, Any, Any]:
+    # The event loop closes the async generators it has seen start. It must see the wrapper only: closing both at once
+    # fails with "asynchronous generator is already running".
+    hooks = sys.get_asyncgen_hooks()
+    sys.set_asyncgen_hooks(None, None)
+    try:
+        return inner.asend(None)
+    finally:
+        sys.set_asyncgen_hooks(*hooks)
 
 
 def wrap_generator_function(
-    func: Callable[..., Generator[Any, Any, Any]], operation: Operation
+    func: Callable[..., Generator[Any, Any, Any]],
+    operation: Operation,
+    begin: Callable[..., ActiveSpan | _Untraced] = _begin,
 ) -> Callable[..., Generator[Any, Any, Any]]:
     """Return *func* traced: a generator function whose generators answer as those of *func*."""
 
     def traced(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
-        active = start(operation, args, kwargs) or _UNTRACED
+        active = begin(operation, args, kwargs)
         items = 0
         value: Any = None
         handed: list[Any] = []  # emptied at the `yield`: only the consumer keeps what was yielded, as without a wrapper
@@ -45,12 +86,12 @@ def wrap_generator_function(
                     step, value = inner.throw, exc
                 active.resume(body)
         except StopIteration as stop:
-            active.set(GENERATOR_ITEMS, items)
+            active.count_items(items)
             active.succeed(stop.value)
             return stop.value
         except BaseException as exc:
             value = None  # else the exception and this frame keep each other alive
-            active.set(GENERATOR_ITEMS, items)
+            active.count_items(items)
             active.fail(exc)
             raise
 
@@ -62,18 +103,21 @@ def wrap_generator_function(
 
 # Twin of wrap_generator_function: awaits its steps, and has no return value.
 def wrap_async_generator_function(
-    func: Callable[..., AsyncGenerator[Any, Any]], operation: Operation
+    func: Callable[..., AsyncGenerator[Any, Any]],
+    operation: Operation,
+    begin: Callable[..., ActiveSpan | _Untraced] = _begin,
+    first_step: Callable[..., Coroutine[Any, Any, Any]] = _first_step,
 ) -> Callable[..., AsyncGenerator[Any, Any]]:
     """Return *func* traced: an async generator function whose generators answer as those of *func*."""
 
     async def traced(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
-        active = start(operation, args, kwargs) or _UNTRACED
+        active = begin(operation, args, kwargs)
         items = 0
         value: Any = None
         handed: list[Any] = []  # as above
         try:
             inner = func(*args, **kwargs)
-            handed.append(await _first_step(inner))
+            handed.append(await first_step(inner))
             while True:
                 items += 1
                 body = active.pause()
@@ -87,48 +131,12 @@ def wrap_async_generator_function(
                 handed.append(await step(value))
                 value = None
         except StopAsyncIteration:
-            active.set(GENERATOR_ITEMS, items)
+            active.count_items(items)
             active.succeed(None)
         except BaseException as exc:
             value = None  # as above
-            active.set(GENERATOR_ITEMS, items)
+            active.count_items(items)
             active.fail(exc)
             raise
 
     return traced
-
-
-def _first_step(inner: AsyncGenerator[Any, Any]) -> Coroutine[Any, Any, Any]:
-    # The event loop closes the async generators it has seen start. It must see the wrapper only: closing both at once
-    # fails with "asynchronous generator is already running".
-    hooks = sys.get_asyncgen_hooks()
-    sys.set_asyncgen_hooks(None, None)
-    try:
-        return inner.asend(None)
-    finally:
-        sys.set_asyncgen_hooks(*hooks)
-
-
-@final
-class _Untraced:
-    """Stands in for the span where none is made."""
-
-    __slots__ = ()
-
-    def pause(self) -> Any:
-        """Do nothing."""
-
-    def resume(self, body: Any) -> None:
-        """Do nothing."""
-
-    def set(self, key: str, value: int) -> None:
-        """Do nothing."""
-
-    def succeed(self, result: Any) -> None:
-        """Do nothing."""
-
-    def fail(self, exc: BaseException) -> None:
-        """Do nothing."""
-
-
-_UNTRACED: Final = _Untraced()

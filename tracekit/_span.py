@@ -11,12 +11,12 @@ from opentelemetry.context import Context
 from opentelemetry.trace import Link, Span, SpanContext, StatusCode, Tracer
 
 from tracekit import _exceptions
-from tracekit._attributes import AttributeValue, attribute_items
+from tracekit._attributes import attribute_items
 from tracekit._config import runtime
 from tracekit._context import SPAN_KEY, current_context, replace_context
 from tracekit._diagnostics import report_failure
 from tracekit._ratio import start_operation_span
-from tracekit._semconv import ERROR_TYPE, ERROR_TYPE_OTHER, EVENT_CANCELLED
+from tracekit._semconv import ERROR_TYPE, ERROR_TYPE_OTHER, EVENT_CANCELLED, GENERATOR_ITEMS
 from tracekit.propagation import extract
 
 if TYPE_CHECKING:
@@ -151,10 +151,10 @@ class ActiveSpan:
         self._previous = current_context()
         replace_context(body)
 
-    def set(self, key: str, value: AttributeValue) -> None:
-        """Set an attribute that is legal as it is."""
+    def count_items(self, items: int) -> None:
+        """Set how many *items* the generator has yielded."""
         if self.records:
-            self.span.set_attribute(key, value)
+            self.span.set_attribute(GENERATOR_ITEMS, items)
 
     def note_error(self) -> None:
         """Count the call as failed, whatever it returns."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import types
@@ -11,7 +12,7 @@ from typing import Any, Final, cast
 from tracekit._generators import wrap_async_generator_function, wrap_generator_function
 from tracekit._naming import named
 from tracekit._operation import Operation
-from tracekit._span import start
+from tracekit._span import ActiveSpan, start
 
 # Where a wrapper keeps its operation: `@traced` finds there what is traced already.
 OPERATION_ATTRIBUTE: Final = "__tracekit_operation__"
@@ -21,7 +22,7 @@ _NAMES: Final = ("__module__", "__name__", "__qualname__", "__doc__")
 
 def wrap(func: Callable[..., Any], operation: Operation) -> Callable[..., Any]:
     """Return *func* traced as *operation*: a callable of the same kind, to `inspect` and to whoever calls it."""
-    wrapper = _wrapper_of(func)(func, operation)
+    wrapper: Callable[..., Any] = _at_home(_wrapper_of(func)(func, operation), func)
     own = named(func)
     functools.update_wrapper(wrapper, own, functools.WRAPPER_ASSIGNMENTS if own is func else _NAMES, ())
     functools.update_wrapper(wrapper, func, ())
@@ -29,6 +30,26 @@ def wrap(func: Callable[..., Any], operation: Operation) -> Callable[..., Any]:
         setattr(wrapper, method, getattr(func, method))
     setattr(wrapper, OPERATION_ATTRIBUTE, operation)
     return wrapper
+
+
+def _at_home(wrapper: Any, func: Callable[..., Any]) -> Any:
+    """
+    Return *wrapper* as if it were defined where *func* is, with its defaults and its signature.
+
+    Much looks at a function itself, not at what it wraps: doctest and old FastAPI at its globals, filters of warnings
+    at the name of its module, trio's warnings too, and Celery at its parameters (`getfullargspec`).
+    """
+    if not isinstance(func, types.FunctionType):
+        return wrapper
+    moved = types.FunctionType(
+        wrapper.__code__, func.__globals__, func.__name__, func.__defaults__, wrapper.__closure__
+    )
+    moved.__kwdefaults__ = func.__kwdefaults__
+    # A ready signature would keep Typer from having strings evaluated. From Python 3.14 annotations are code that runs.
+    with contextlib.suppress(Exception):
+        if not any(isinstance(annotation, str) for annotation in func.__annotations__.values()):
+            moved.__signature__ = inspect.signature(func)  # type: ignore[attr-defined]
+    return moved
 
 
 def operation_of(candidate: object) -> Operation | None:
@@ -51,7 +72,10 @@ def _wrapper_of(func: Callable[..., Any]) -> Callable[[Callable[..., Any], Opera
     return _wrap_function
 
 
-def _wrap_function(func: Callable[..., Any], operation: Operation) -> Callable[..., Any]:
+# `start` is a default, here and in _generators, for a wrapper has the globals of what it wraps.
+def _wrap_function(
+    func: Callable[..., Any], operation: Operation, start: Callable[..., ActiveSpan | None] = start
+) -> Callable[..., Any]:
     def traced(*args: Any, **kwargs: Any) -> Any:
         active = start(operation, args, kwargs)
         if active is None:
@@ -68,7 +92,9 @@ def _wrap_function(func: Callable[..., Any], operation: Operation) -> Callable[.
 
 
 # Twin of _wrap_function: only the await differs.
-def _wrap_coroutine_function(func: Callable[..., Any], operation: Operation) -> Callable[..., Any]:
+def _wrap_coroutine_function(
+    func: Callable[..., Any], operation: Operation, start: Callable[..., ActiveSpan | None] = start
+) -> Callable[..., Any]:
     async def traced(*args: Any, **kwargs: Any) -> Any:
         active = start(operation, args, kwargs)
         if active is None:
