@@ -107,8 +107,10 @@ class Operation:
         self._compile()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Compiled again where it arrives: closures do not travel, what was given does.
-        return (Operation, self._given)
+        # Compiled again where it arrives: closures do not travel, what was given does. The name was settled here, where
+        # `__main__` is the script's.
+        func, _, module, options = self._given
+        return (Operation, (func, self.name, module, options))
 
     def __repr__(self) -> str:
         return f"Operation({self.name!r})"
