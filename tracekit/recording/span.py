@@ -208,11 +208,9 @@ class Span(SdkSpan):
     @override
     def _add_event(self, event: Any) -> None:
         if self._events == ():
-            # Made first: the collector may run here, and a finaliser that adds an event.
-            events = BoundedItems(self._limits.max_events)
-            with SHARED.lock:
-                if self._events == ():
-                    self._events = events
+            # Atomic: threads, and a signal handler that comes in between, all find the one list that was first.
+            own: dict[str, Any] = self.__dict__
+            self._events = own.setdefault("events", BoundedItems(self._limits.max_events))
         self._events.append(event)
 
     @override
@@ -227,10 +225,9 @@ class Span(SdkSpan):
     @override
     def _add_link(self, link: Link) -> None:
         if type(self._links) in _UNBOUNDED:
-            links = _bounded(self._limits.max_links, self._links)
-            with SHARED.lock:
-                if type(self._links) in _UNBOUNDED:
-                    self._links = links
+            # As with events.
+            own: dict[str, Any] = self.__dict__
+            self._links = own.setdefault("links", _bounded(self._limits.max_links, self._links))
         self._links.append(link)
 
     # --- name, status, exceptions -----------------------------------------------------------------------------------
