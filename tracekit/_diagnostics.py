@@ -44,7 +44,7 @@ class Diagnostics:
                 self._reported.add(key)
             # Outside the lock: a logging handler may be traced itself.
             logger.warning(
-                "%s: %s failed%s; the program goes on, further failures of this kind are only counted",
+                "tracekit: %s: %s failed%s; the program goes on, further failures of this kind are only counted",
                 operation,
                 what,
                 f" ({type(error).__name__})" if error is not None else "",

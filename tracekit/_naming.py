@@ -42,15 +42,16 @@ def named(func: Callable[..., Any]) -> Callable[..., Any]:
 
 def module_service(module: str) -> str:
     """Return the service that *module* (its dotted name) stands for: its last component, for `__main__` the script."""
-    if module == "__main__":
-        return main_name()
+    # Processes that multiprocessing spawns run the script under the second name.
+    if module in ("__main__", "__mp_main__"):
+        return main_name(module)
     last = module.rpartition(".")[2]
     return module.rpartition(".")[0].rpartition(".")[2] if last == "__init__" else last
 
 
-def main_name() -> str:
+def main_name(module: str = "__main__") -> str:
     """Return what the program is called: the stem of its script, the module of `python -m`, else "main"."""
-    main = sys.modules.get("__main__")
+    main = sys.modules.get(module)
     spec_name: str | None = getattr(getattr(main, "__spec__", None), "name", None)
     if spec_name and spec_name != "__main__":  # which is what a directory or a zip file that is run has
         package, _, last = spec_name.rpartition(".")

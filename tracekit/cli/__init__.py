@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING, Final
 
 from tracekit._version import __version__
-from tracekit.cli import demo
+from tracekit.cli import demo, view
 from tracekit.errors import TracekitError
 
 if TYPE_CHECKING:
@@ -74,4 +74,5 @@ def _parser() -> argparse.ArgumentParser:
     parser.set_defaults(run=None)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
     demo.add_to(commands)
+    view.add_to(commands)
     return parser

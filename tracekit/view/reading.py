@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, final
 
@@ -44,10 +44,15 @@ class TraceFile:
 
     def traces(self) -> list[list[SpanRecord]]:
         """Return the spans of each trace, the trace that began first first."""
-        traces: dict[str, list[SpanRecord]] = {}
-        for span in sorted(self.spans, key=lambda span: span.start_time_ns):
-            traces.setdefault(span.trace_id, []).append(span)
-        return list(traces.values())
+        return by_trace(self.spans)
+
+
+def by_trace(spans: Iterable[SpanRecord]) -> list[list[SpanRecord]]:
+    """Return the *spans* of each trace, the trace that began first first."""
+    traces: dict[str, list[SpanRecord]] = {}
+    for span in sorted(spans, key=lambda span: span.start_time_ns):
+        traces.setdefault(span.trace_id, []).append(span)
+    return list(traces.values())
 
 
 def read_trace_file(path: Path) -> TraceFile:
