@@ -113,8 +113,13 @@ class Extraction:
             read = self._follower(given, name)
         elif callable(given):
             read = self._caller(given, name)
+        elif isinstance(given, (str, bytes, int, float)):
+            msg = (
+                f"{name} of {self._name} got {given!r}, expected a carrier or what returns one. Write {name}=lambda ..."
+            )
+            raise InstrumentationError(msg)
         else:
-            read = lambda _values: given  # noqa: E731  # one of three
+            read = lambda _values: given  # noqa: E731  # one of four
         operation, bind = self._name, self._parameters.bind
 
         def option(args: _Values, kwargs: dict[str, Any]) -> Any:
@@ -164,7 +169,7 @@ class Extraction:
                     return
                 put(attributes, key, get(values), settings.redactor, settings.string_limit, name)
             except Exception as error:  # noqa: BLE001  # user objects on the way
-                report_failure(name, f"attribute {key!r}", error)
+                report_failure(name, f"attribute {key!r}, {path!r},", error)
 
         return read
 

@@ -116,7 +116,7 @@ def resolve_endpoint(
     )
     if insecure is not None and insecure is not is_plain:
         raise _wrong(
-            source, text, f"{'https' if is_plain else 'http'}, because insecure={insecure}", "either, without the other"
+            text, source, f"{'http' if insecure else 'https'}, because insecure={insecure}", "either, without the other"
         )
     read = _grpc_url if chosen == GRPC else _http_url
     return Endpoint(chosen, read(place, source, text, signal, is_plain=is_plain), is_plain, _authorization(place))
