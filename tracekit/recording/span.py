@@ -209,7 +209,7 @@ class Span(SdkSpan):
     def _add_event(self, event: Any) -> None:
         if self._events == ():
             # Atomic: threads, and a signal handler that comes in between, all find the one list that was first.
-            own: dict[str, Any] = self.__dict__
+            own = vars(self)
             self._events = own.setdefault("events", BoundedItems(self._limits.max_events))
         self._events.append(event)
 
@@ -226,7 +226,7 @@ class Span(SdkSpan):
     def _add_link(self, link: Link) -> None:
         if type(self._links) in _UNBOUNDED:
             # As with events.
-            own: dict[str, Any] = self.__dict__
+            own = vars(self)
             self._links = own.setdefault("links", _bounded(self._limits.max_links, self._links))
         self._links.append(link)
 
