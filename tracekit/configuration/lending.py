@@ -6,13 +6,15 @@ import threading
 from typing import TYPE_CHECKING, Final, final
 
 from opentelemetry.sdk.trace import SpanProcessor
-from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+
+from tracekit.export.accountable import AccountableExporter, export
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from opentelemetry.context import Context
     from opentelemetry.sdk.trace import ReadableSpan, Span
+    from opentelemetry.sdk.trace.export import SpanExporter
 
 _lock: Final = threading.RLock()
 _loans_of: Final[dict[int, int]] = {}
@@ -42,7 +44,7 @@ class _Loan:
 
 
 @final
-class LentExporter(SpanExporter):
+class LentExporter(AccountableExporter):
     """
     Lends *exporter* to a pipeline; the last of its pipelines to be shut down shuts it down.
 
@@ -54,9 +56,9 @@ class LentExporter(SpanExporter):
         self._exporter: Final = exporter
         self._loan: Final = _Loan(exporter)
 
-    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        """Export *spans*."""
-        return self._exporter.export(spans)
+    def export_accountably(self, spans: Sequence[ReadableSpan]) -> Mapping[str, int]:
+        """Export *spans* and return how many of them are lost, by reason."""
+        return export(self._exporter, spans)
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
         """Flush the exporter."""

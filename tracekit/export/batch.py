@@ -17,6 +17,7 @@ from tracekit._diagnostics import report_failure
 from tracekit._fork import in_forked_child
 from tracekit._stats import Stats
 from tracekit.errors import ConfigurationError
+from tracekit.export.accountable import export
 from tracekit.export.losses import Losses
 from tracekit.export.quiet import quiet
 
@@ -243,9 +244,14 @@ class BatchProcessor(SpanProcessor):
             batch = self._take(min(spans, self._max_batch_size))
             if not batch:
                 return  # a shutdown that could not wait has given the rest up
-            is_exported = self._is_done("export", partial(self._exporter.export, batch))
-            self._settle(batch, is_exported=is_exported)
+            lost: dict[str, int] = {}
+            if not self._is_done("export", partial(self._export_batch, batch, lost)):
+                lost = {"export_failed": len(batch)}
+            self._settle(batch, lost)
             spans -= len(batch)
+
+    def _export_batch(self, batch: Sequence[ReadableSpan], lost: dict[str, int]) -> None:
+        lost.update(export(self._exporter, batch))
 
     def _is_done(self, what: str, job: Callable[[], object]) -> bool:
         try:
@@ -271,16 +277,15 @@ class BatchProcessor(SpanProcessor):
                 self._exporting.append(batch)
             return batch
 
-    def _settle(self, batch: Sequence[ReadableSpan], *, is_exported: bool) -> None:
+    def _settle(self, batch: Sequence[ReadableSpan], lost: Mapping[str, int]) -> None:
         with self._moving:
             # Not ours any more if a shutdown that could not wait has given it up, or a fork has left it to the parent.
             if not any(exporting is batch for exporting in self._exporting):
                 return
             self._exporting = [exporting for exporting in self._exporting if exporting is not batch]
-            if is_exported:
-                self._exported += len(batch)
-            else:
-                self._drop("export_failed", len(batch))
+            self._exported += len(batch) - sum(lost.values())
+            for reason, spans in lost.items():
+                self._drop(reason, spans)
         self._losses.say()
 
     def _give_up(self, reason: str) -> None:

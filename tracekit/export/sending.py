@@ -1,30 +1,35 @@
-"""Sending spans and metrics over OTLP by the official exporters. Nothing else imports them."""
+"""Sending spans and metrics over OTLP by the official exporters. Nothing but this and `official` imports them."""
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import TYPE_CHECKING, Any, Final, cast, final
 
-from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.export import SpanExportResult
 
 from tracekit._environment import Environment
 from tracekit._fork import in_forked_child
 from tracekit.errors import ConfigurationError
+from tracekit.export.accountable import AccountableExporter, export
 from tracekit.export.connection import resolve_connection
 from tracekit.export.endpoint import GRPC
+from tracekit.export.official import grpc_exporter, http_exporter
+from tracekit.export.otlp import chunks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from opentelemetry.sdk.metrics.export import MetricExporter
     from opentelemetry.sdk.trace import ReadableSpan
+    from opentelemetry.sdk.trace.export import SpanExporter
 
     from tracekit.export.connection import Connection
     from tracekit.export.endpoint import Endpoint
 
 
 @final
-class OtlpExporter(SpanExporter):
+class OtlpExporter(AccountableExporter):
     """
     An official exporter that is made with the first batch, and once more in a forked child.
 
@@ -33,11 +38,13 @@ class OtlpExporter(SpanExporter):
     Args:
         endpoint: Where it sends to.
         make: Makes the official exporter.
+        takes_requests: Whether its `export` takes a `Request` in place of spans.
     """
 
-    def __init__(self, endpoint: Endpoint, make: Callable[[], SpanExporter]) -> None:
+    def __init__(self, endpoint: Endpoint, make: Callable[[], SpanExporter], *, takes_requests: bool) -> None:
         self.endpoint: Final = endpoint
         self._make: Final = make
+        self._takes_requests: Final = takes_requests
         self._official: SpanExporter | None = None
         self._of_parent: list[SpanExporter] = []
         self._is_closed = False
@@ -49,13 +56,20 @@ class OtlpExporter(SpanExporter):
             self._of_parent.append(self._official)
             self._official = None
 
-    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        """Send *spans*."""
+    def export_accountably(self, spans: Sequence[ReadableSpan]) -> Mapping[str, int]:
+        """Send *spans*, in several requests if they are too many bytes for one; return what was lost, by reason."""
         if self._is_closed:
-            return SpanExportResult.FAILURE
+            return {"export_failed": len(spans)}
         if self._official is None:
             self._official = self._make()
-        return self._official.export(spans)
+        if not self._takes_requests:
+            return export(self._official, spans)
+        lost: Counter[str] = Counter()
+        for request in chunks(spans, on_unencodable=lambda: lost.update(unencodable=1)):
+            # A request is to its exporter what spans are to others: something of a length that is encoded and sent.
+            if self._official.export(cast("Any", request)) is SpanExportResult.FAILURE:
+                lost["export_failed"] += request.spans
+        return lost
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:  # noqa: ARG002  # the SDK's signature
         """Return True: nothing is kept here."""
@@ -111,7 +125,7 @@ def otlp_exporter(
         timeout_s=timeout_s,
     )
     try:
-        return OtlpExporter(connection.endpoint, _span_exporter(connection))
+        return _otlp_exporter(connection)
     except ImportError as error:
         raise _missing_extra() from error
 
@@ -134,17 +148,16 @@ def _missing_extra() -> ConfigurationError:
 
 
 # These import here and now: a program that configures is not on its way out, where imports fail.
-def _span_exporter(connection: Connection) -> Callable[[], SpanExporter]:
+def _otlp_exporter(connection: Connection) -> OtlpExporter:
     if connection.endpoint.protocol == GRPC:
-        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter
+        official, takes_requests = grpc_exporter()
+        options = _grpc_options(connection)
+    else:
+        official, takes_requests = http_exporter()
+        options = _http_options(connection)
+    return OtlpExporter(connection.endpoint, partial(official, **options), takes_requests=takes_requests)
 
-        return partial(GrpcExporter, **_grpc_options(connection))
-    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpExporter
 
-    return partial(HttpExporter, **_http_options(connection))
-
-
-# Twin of _span_exporter: only the classes differ.
 def _metric_exporter(connection: Connection) -> Callable[[], MetricExporter]:
     if connection.endpoint.protocol == GRPC:
         from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter as GrpcExporter
