@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 # Each is a module with `tables() -> Sequence[Table]`.
-BENCHMARKS: Final = ("calls", "tail")
+BENCHMARKS: Final = ("calls", "encoding", "tail")
 
 
 def main() -> None:
