@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import random
 import threading
 
 import pytest
@@ -64,6 +65,14 @@ def test_nothing_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
         assert not span.is_recording()
 
 
+def test_random_numbers_of_the_test_are_left_alone(spans: CapturedSpans) -> None:
+    random.seed(7)
+    expected = random.random()
+    random.seed(7)
+    with traced_block("test.block"):
+        assert random.random() == expected
+
+
 def test_what_configure_set_is_back_afterwards() -> None:
     configure(exporter="memory")
     provider = runtime.provider
@@ -71,6 +80,29 @@ def test_what_configure_set_is_back_afterwards() -> None:
         pass
     assert spans.names == ["test.captured"]
     assert runtime.provider is provider
+
+
+def test_configure_while_capturing_takes_effect_afterwards() -> None:
+    with capture_spans() as spans:
+        configure(exporter="none", capture_arguments=False)
+        with traced_block("test.captured"):
+            pass
+    assert spans.names == ["test.captured"]
+    with traced_block("test.after") as span:
+        assert span.is_recording()
+    assert spans.names == ["test.captured"]
+
+
+def test_captures_may_end_in_any_order() -> None:
+    first, second = capture_spans(), capture_spans()
+    first_spans, second_spans = first.__enter__(), second.__enter__()
+    first.__exit__(None, None, None)
+    with traced_block("test.block"):
+        pass
+    second.__exit__(None, None, None)
+    assert (first_spans.names, second_spans.names) == ([], ["test.block"])
+    with traced_block("test.after") as span:
+        assert not span.is_recording()
 
 
 def test_provider_of_opentelemetry_and_sampling_do_not_matter() -> None:

@@ -55,12 +55,15 @@ class Settings:
 class Runtime:
     """The one holder of global state: settings, and a provider that comes before OpenTelemetry's global one."""
 
-    __slots__ = ("_lock", "_provider", "_tracer", "_tracer_of", "settings", "setup")
+    __slots__ = ("_captures", "_configured", "_lock", "_provider", "_setup", "_tracer", "_tracer_of", "settings")
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self.settings = Settings()
-        self.setup: partial[Any] | None = None
+        self._setup: partial[Any] | None = None
+        self._configured: TracerProvider | None = None
+        self._captures: list[TracerProvider] = []
+        # The last of those: what calls read.
         self._provider: TracerProvider | None = None
         self._tracer: Tracer | None = None
         self._tracer_of: TracerProvider | None = None
@@ -69,6 +72,11 @@ class Runtime:
     def provider(self) -> TracerProvider | None:
         """The provider set here, else OpenTelemetry's global one, else None."""
         return self._provider or _global_provider()
+
+    @property
+    def setup(self) -> partial[Any] | None:
+        """How to set up another process likewise; None where that was not said, or while spans are captured."""
+        return None if self._captures else self._setup
 
     def use(
         self,
@@ -84,18 +92,41 @@ class Runtime:
             An undo that puts back what was there before.
         """
         with self._lock:
-            before = (self.settings, self._provider, self.setup)
-            self.setup = setup
+            before = (self.settings, self._configured, self._setup)
+            self._setup = setup
             if settings is not None:
                 self.settings = settings
             if provider is not None:
-                self._provider = provider
+                self._configured = provider
+            self._choose()
 
         def undo() -> None:
             with self._lock:
-                self.settings, self._provider, self.setup = before
+                self.settings, self._configured, self._setup = before
+                self._choose()
 
         return undo
+
+    def capture(self, provider: TracerProvider) -> Callable[[], None]:
+        """
+        Let *provider* make all spans, whatever `use` has set or sets meanwhile.
+
+        Returns:
+            An undo, which may come in any order with others.
+        """
+        with self._lock:
+            self._captures.append(provider)
+            self._choose()
+
+        def undo() -> None:
+            with self._lock:
+                self._captures.remove(provider)
+                self._choose()
+
+        return undo
+
+    def _choose(self) -> None:
+        self._provider = self._captures[-1] if self._captures else self._configured
 
     def tracer(self) -> Tracer | None:
         """Return the tracer for the next span, or None where no provider is set: then no span is made."""

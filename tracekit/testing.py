@@ -19,6 +19,7 @@ from opentelemetry.trace import INVALID_SPAN_CONTEXT, Link, SpanContext, SpanKin
 from tracekit._config import runtime
 from tracekit.export.record import SpanRecord
 from tracekit.export.tree import TreeOptions, render_tree
+from tracekit.recording import EntropyIdGenerator
 
 # No ids, no durations, nothing folded: the same program gives the same text.
 _STABLE: Final = TreeOptions(header=False, ids=False, durations=False, fold_from=0, max_lines=10_000)
@@ -211,12 +212,13 @@ def capture_spans() -> Generator[CapturedSpans, None, None]:
     """
     Capture every span that tracekit and what it instruments make in this process, on any thread, sampled or not.
 
-    Independent of OpenTelemetry's global provider; what `configure` set is back afterwards.
+    Independent of OpenTelemetry's global provider and of `configure`, also where it is called meanwhile.
     """
     spans = CapturedSpans()
-    provider = TracerProvider(sampler=ALWAYS_ON, shutdown_on_exit=False)
+    # The SDK's own ids come from the random numbers a test may have seeded.
+    provider = TracerProvider(sampler=ALWAYS_ON, id_generator=EntropyIdGenerator(), shutdown_on_exit=False)
     provider.add_span_processor(_Capture(spans))
-    undo = runtime.use(provider=provider)
+    undo = runtime.capture(provider)
     try:
         yield spans
     finally:
