@@ -12,14 +12,14 @@ import math
 import pathlib
 import types
 import uuid
-from datetime import date, datetime, time, timedelta, timezone
+from datetime import date, datetime, time, timedelta, timezone, tzinfo
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tracekit import add_event, configure, set_attribute, set_attributes, traced_block
+from tracekit import add_event, configure, set_attribute, set_attributes, traced, traced_block
 from tracekit.testing import CapturedSpans, capture_spans
 
 if TYPE_CHECKING:
@@ -264,6 +264,18 @@ def test_one_bad_value_costs_no_other(spans: CapturedSpans) -> None:
     with traced_block("test.block", {"bad": Fails(), "good": 1}):
         set_attributes({"worse": object(), "better": 2})
     assert dict(spans.one("test.block").attributes) == {"good": 1, "better": 2}
+
+
+def test_time_zone_that_is_traced_is_asked_once(spans: CapturedSpans) -> None:
+    class Zone(tzinfo):
+        @traced("zone.offset")
+        def utcoffset(self, dt: datetime | None) -> timedelta:
+            return timedelta(hours=2)
+
+    assert _recorded(datetime(2026, 1, 2, tzinfo=Zone())) == "2026-01-02T00:00:00+02:00"
+    with traced_block("test.block", {"at": datetime(2026, 1, 2, tzinfo=Zone())}):
+        pass
+    assert spans.names == ["zone.offset", "test.block"]
 
 
 _VALUES = st.recursive(

@@ -2,12 +2,14 @@
 Values without parts -> `str`, `bool`, `int` or `float`, bounded and legal.
 
 Only code of the standard library's own types runs here: no `__str__`, `__repr__` or property that a user's class
-defines is called, so nothing a value does can reach the caller, block it or loop.
+defines is called, so nothing a value does can reach the caller, block it or loop. The exception is the time zone of a
+time, which alone knows its offset.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextvars import ContextVar
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
@@ -124,7 +126,24 @@ def _by(method: Callable[[Any], str]) -> Converter:
     return convert
 
 
-_datetime = _by(datetime.isoformat)
+# A time zone that is traced is given the time it is asked about, and that would be recorded in turn.
+_is_asking_zone: Final[ContextVar[bool]] = ContextVar("tracekit-is-asking-zone", default=False)
+
+
+def _in_zone(method: Callable[[Any], str]) -> Converter:
+    def convert(value: Any, limit: int) -> str | None:
+        if _is_asking_zone.get():
+            return None
+        token = _is_asking_zone.set(True)
+        try:
+            return text(method(value), limit)
+        finally:
+            _is_asking_zone.reset(token)
+
+    return convert
+
+
+_datetime = _in_zone(datetime.isoformat)
 
 # In the order in which a class with several of them as bases is looked at.
 _BASES: Final[dict[type, Converter]] = {
@@ -138,7 +157,7 @@ _BASES: Final[dict[type, Converter]] = {
     Fraction: _by(Fraction.__str__),
     datetime: _datetime,
     date: _by(date.isoformat),
-    time: _by(time.isoformat),
+    time: _in_zone(time.isoformat),
     timedelta: _by(timedelta.__str__),
     PurePath: _by(PurePath.__str__),
     # An interface is an address too.
