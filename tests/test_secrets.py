@@ -46,33 +46,29 @@ if TYPE_CHECKING:
 MARK: Final = "hunter2Mark"
 JWT: Final = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N_XgL0n3I9PlFUP0THsR8U"
 
+SECRET_NAMES: Final = """
+X-Api-Key x_api_key xApiKey XAPIKEY card_number cardNumber creditcardnumber user.password
+passwordHash old_passwords db-passwd PGPASSWORD jwtToken csrf_token tokens token_id id_token
+refreshtoken oauth2Token aws_secret_access_key secretKey client-secret http.request.header.cookie
+cookie_jar sessionid JSESSIONID session-id SESSION_ID PHPSESSIONID Proxy-Authorization
+authorizationHeader private.key sshPrivateKey PRIVATE-KEYS gcpCredentials CVV2 cvv_code ssn user_SSN
+customerSsn myApiKeys token_value max_token
+"""
+HARMLESS_NAMES: Final = """
+author authors author_id authority tokenizer_count tokenize tokenization secretary_id max_tokens
+gen_ai.usage.input_tokens outputTokens total_tokens token_count tokenCount card cardinality
+card_type postcard_number_of_words discard_number number session sid session_count idle_sessions
+privateer key keynote monkey api_version apiary passport passed compass classname assn lessn mission
+cv cvs order.id http.route user.id
+"""
 
-@pytest.mark.parametrize(
-    "name",
-    """
-    X-Api-Key x_api_key xApiKey XAPIKEY card_number cardNumber creditcardnumber user.password
-    passwordHash old_passwords db-passwd PGPASSWORD jwtToken csrf_token tokens token_id id_token
-    refreshtoken oauth2Token aws_secret_access_key secretKey client-secret http.request.header.cookie
-    cookie_jar sessionid JSESSIONID session-id SESSION_ID PHPSESSIONID Proxy-Authorization
-    authorizationHeader private.key sshPrivateKey PRIVATE-KEYS gcpCredentials CVV2 cvv_code ssn user_SSN
-    customerSsn myApiKeys token_value max_token
-    """.split()
-    + ["CARD NUMBER", "CARD NUMBER", "api keys"],
-)
+
+@pytest.mark.parametrize("name", SECRET_NAMES.split())
 def test_name_is_secret(name: str) -> None:
     assert Redactor().hides(name)
 
 
-@pytest.mark.parametrize(
-    "name",
-    """
-    author authors author_id authority tokenizer_count tokenize tokenization secretary_id max_tokens
-    gen_ai.usage.input_tokens outputTokens total_tokens token_count tokenCount card cardinality
-    card_type postcard_number_of_words discard_number number session sid session_count idle_sessions
-    privateer key keynote monkey api_version apiary passport passed compass classname assn lessn mission
-    cv cvs order.id http.route user.id
-    """.split(),
-)
+@pytest.mark.parametrize("name", HARMLESS_NAMES.split())
 def test_name_is_harmless(name: str) -> None:
     assert not Redactor().hides(name)
 
