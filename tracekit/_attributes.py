@@ -159,9 +159,9 @@ def message_text(key: str, value: str, limit: int, redactor: Redactor) -> str:
 
 def attribute_name(key: object) -> str | None:
     """Return *key* as a non-empty string of at most 256 characters, or None where it is no name."""
+    if type(key) is str and key and len(key) <= 256 and key.isascii():  # noqa: PLR2004  # as below
+        return key
     kind = type(key)
-    if kind is str and key and len(cast("str", key)) <= 256 and cast("str", key).isascii():  # noqa: PLR2004  # as below
-        return cast("str", key)
     if kind is not str:
         key = scalar_value(key, 256) if issubclass(kind, (str, Enum)) else None
     return text(key, 256) if isinstance(key, str) and key else None
