@@ -36,7 +36,8 @@ def main() -> None:
                 rows = measure(table, rounds=rounds)
                 show(table, rows)
                 measured.append((table, rows))
-        print(f"\nSaved as {save(name, measured, rounds=rounds)}")
+        if measured:
+            print(f"\nSaved as {save(name, measured, rounds=rounds)}")
 
 
 if __name__ == "__main__":
