@@ -26,11 +26,14 @@ if TYPE_CHECKING:
 
     from tracekit._operation import Operation, Options
 
-# What makes, records and sends spans: its own calls make none, or there would be no end to it.
+# What makes, records and sends spans: what it calls in turn makes none, or there would be no end to it.
 _MACHINERY: Final = (
-    *("tracekit._span", "tracekit._config", "tracekit._attributes", "tracekit.sampling", "tracekit.recording"),
-    *("tracekit.export", "opentelemetry.sdk", "opentelemetry.exporter"),
+    *("tracekit._", "tracekit.export", "tracekit.recording", "tracekit.sampling"),
+    *("opentelemetry.attributes", "opentelemetry.context", "opentelemetry.exporter", "opentelemetry.sdk"),
 )
+_WRAPPERS: Final = ("tracekit._wrappers", "tracekit._generators")
+# How far above a call it is looked for, 0.1 µs a frame: it gets that deep into `re` and `warnings`.
+_MACHINERY_DEPTH: Final = 20
 
 
 def trace_callable(target: str, name: str | None = None, /, **options: Unpack[Options]) -> Callable[[], None]:
@@ -256,8 +259,13 @@ def _outside_machinery(tracer: Callable[[], Tracer | None]) -> Callable[[], Trac
     def tracer_for_caller() -> Tracer | None:
         # Above this one: `start`, the wrapper, and who called that.
         caller = sys._getframe(2).f_back  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  # as logging does
-        if caller is not None and str(caller.f_globals.get("__name__")).startswith(_MACHINERY):
-            return None
+        for _ in range(_MACHINERY_DEPTH):
+            if caller is None:
+                break
+            module: Any = caller.f_globals.get("__name__")
+            if module.__class__ is str and module.startswith(_MACHINERY) and module not in _WRAPPERS:
+                return None
+            caller = caller.f_back
         return None if is_quiet() else tracer()
 
     return tracer_for_caller
