@@ -342,10 +342,8 @@ def test_a_failing_meter_provider_does_not_reach_the_caller(
     order()
     order()
     assert [span.name for span in tracing.spans] == ["shop.order", "shop.order"]
-    assert [record.getMessage() for record in caplog.records if "measuring" in record.getMessage()] == [
-        "tracekit: shop.order: measuring failed (OSError); the program goes on, further failures of this kind "
-        "are only counted"
-    ]
+    (said,) = [record.getMessage() for record in caplog.records if "measuring" in record.getMessage()]
+    assert said.startswith("tracekit: shop.order: measuring failed (OSError); the program goes on")
 
 
 def test_metrics_go_where_spans_go(otlp: Receiver) -> None:

@@ -17,7 +17,7 @@ from itertools import accumulate, islice
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias, TypeVar, cast, final
 
-from tracekit._diagnostics import report_failure
+from tracekit._diagnostics import FORGIVEN, forgive, report_failure
 from tracekit._redaction import REDACTED, Redactor
 from tracekit._scalars import CONVERTERS, CUT, Converter, Primitive, bytes_text, converter_of, left_out, text, type_name
 
@@ -68,8 +68,8 @@ def attribute_value(value: object, limit: int, redactor: Redactor = _DEFAULT_RED
             container = _CONTAINERS.get(kind)
             return None if container is None else container(value, limit, redactor)
         return _scrubbed(converter, value, limit, redactor) if redactor.reads_values else converter(value, limit)
-    except Exception as error:  # noqa: BLE001  # a hostile metaclass, tzinfo or the recursion limit
-        report_failure("attributes", "a value", error)
+    except FORGIVEN as error:  # a hostile metaclass, tzinfo or the recursion limit
+        forgive("attributes", "a value", error)
         return None
 
 
@@ -81,8 +81,8 @@ def scalar_value(value: object, limit: int, redactor: Redactor = _DEFAULT_REDACT
         if converter is bytes_text:
             return None
         return _scrubbed(converter, value, limit, redactor) if redactor.reads_values else converter(value, limit)
-    except Exception as error:  # noqa: BLE001  # as above
-        report_failure("attributes", "a value", error)
+    except FORGIVEN as error:  # as above
+        forgive("attributes", "a value", error)
         return None
 
 
@@ -105,8 +105,8 @@ def attribute_items(
         return attributes
     try:
         pairs = list(islice(items.items(), MAX_ITEMS))
-    except Exception as error:  # noqa: BLE001  # not a mapping, or one that raises
-        report_failure(operation, "a mapping of attributes", error)
+    except FORGIVEN as error:  # not a mapping, or one that raises
+        forgive(operation, "a mapping of attributes", error)
         return attributes
     for key, value in pairs:
         put(attributes, key, value, redactor, limit, operation)
@@ -120,7 +120,8 @@ def put(
     name = attribute_name(key)
     if name is None:
         report_failure(operation, "an attribute key")
-    elif redactor.hides(name):
+    elif redactor.hides(name) or (len(name) == MAX_KEY and redactor.hides(str(key))):
+        # The second: what makes it secret may have been cut off.
         attributes[redactor.scrub(name)] = REDACTED
     elif value is not None:
         clean = attribute_value(value, limit, redactor)
@@ -157,14 +158,18 @@ def message_text(key: str, value: str, limit: int, redactor: Redactor) -> str:
     return found if isinstance(found, str) else REDACTED
 
 
+# Longest key, in characters.
+MAX_KEY: Final = 256
+
+
 def attribute_name(key: object) -> str | None:
     """Return *key* as a non-empty string of at most 256 characters, or None where it is no name."""
-    if type(key) is str and key and len(key) <= 256 and key.isascii():  # noqa: PLR2004  # as below
+    if type(key) is str and key and len(key) <= MAX_KEY and key.isascii():
         return key
     kind = type(key)
     if kind is not str:
-        key = scalar_value(key, 256) if issubclass(kind, (str, Enum)) else None
-    return text(key, 256) if isinstance(key, str) and key else None
+        key = scalar_value(key, MAX_KEY) if issubclass(kind, (str, Enum)) else None
+    return text(key, MAX_KEY) if isinstance(key, str) and key else None
 
 
 def _scrubbed(converter: Converter, value: object, limit: int, redactor: Redactor) -> Primitive | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import threading
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Final, cast, final
@@ -85,7 +86,8 @@ class traced_block:  # noqa: N801  # reads as a verb where it is used
             enabled,
         )
         self._operation = _operation_of(name, self._options)
-        self._entered: list[ActiveSpan] = []
+        # Each with the thread that has entered it.
+        self._entered: dict[ActiveSpan, int] = {}
 
     def __enter__(self) -> Span:
         if not self._options[-1]:
@@ -98,7 +100,7 @@ class traced_block:  # noqa: N801  # reads as a verb where it is used
         active = start(operation, (), _NO_ARGUMENTS, self._attributes)
         if active is None:
             return trace_api.INVALID_SPAN
-        self._entered.append(active)
+        self._entered[active] = threading.get_ident()
         return active.span
 
     def __exit__(
@@ -106,10 +108,17 @@ class traced_block:  # noqa: N801  # reads as a verb where it is used
     ) -> None:
         if not self._entered:
             return
-        # Entered more than once, perhaps by several tasks: the one that is current here is the one that ends.
+        # Entered more than once, perhaps by several threads or tasks: the one that is current here ends.
         current = current_context().get(ACTIVE_KEY)
-        index = next((index for index, active in enumerate(self._entered) if active is current), -1)
-        self._entered.pop(index).finish(exc)
+        if isinstance(current, ActiveSpan) and self._entered.pop(current, False):
+            current.finish(exc)
+            return
+        # Something else has made itself current meanwhile: the last one that this thread has entered.
+        thread = threading.get_ident()
+        entered = [active for active, ident in list(self._entered.items()) if ident == thread]
+        active = entered[-1] if entered else next(reversed(list(self._entered)), None)
+        if active is not None and self._entered.pop(active, False):
+            active.finish(exc)
 
     async def __aenter__(self) -> Span:
         return self.__enter__()

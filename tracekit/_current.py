@@ -21,7 +21,7 @@ from tracekit import _exceptions
 from tracekit._attributes import AttributeValue, attribute_items, attribute_name, message_text, put
 from tracekit._config import runtime
 from tracekit._context import current_context
-from tracekit._diagnostics import report_failure
+from tracekit._diagnostics import FORGIVEN, forgive, report_failure
 from tracekit._span import ACTIVE_KEY, ActiveSpan, link_to
 
 _CURRENT: Final = "the current span"
@@ -96,8 +96,8 @@ def set_error(description: str) -> None:
         settings = runtime.settings
         said = message_text(_exceptions.STATUS_DESCRIPTION, str(description), settings.string_limit, settings.redactor)
         span.set_status(StatusCode.ERROR, said)
-    except Exception as error:  # noqa: BLE001  # a span of another SDK, a description of another type
-        report_failure(_CURRENT, "set_error", error)
+    except FORGIVEN as error:  # a span of another SDK, a description of another type
+        forgive(_CURRENT, "set_error", error)
 
 
 def record_exception(exc: BaseException, attributes: Mapping[str, Any] | None = None) -> None:
@@ -117,8 +117,8 @@ def record_exception(exc: BaseException, attributes: Mapping[str, Any] | None = 
     try:
         more = attribute_items(attributes, settings.redactor, settings.string_limit, _CURRENT)
         _exceptions.record(span, exc, settings.string_limit, more)
-    except Exception as error:  # noqa: BLE001  # not an exception, or a span of another SDK
-        report_failure(_CURRENT, "record_exception", error)
+    except FORGIVEN as error:  # not an exception, or a span of another SDK
+        forgive(_CURRENT, "record_exception", error)
 
 
 def add_link(target: Any, attributes: Mapping[str, Any] | None = None) -> None:
@@ -140,8 +140,8 @@ def add_link(target: Any, attributes: Mapping[str, Any] | None = None) -> None:
         if link.context.is_valid:
             more = attribute_items(attributes, settings.redactor, settings.string_limit, _CURRENT)
             span.add_link(link.context, {**(link.attributes or {}), **more})
-    except Exception as error:  # noqa: BLE001  # no such thing as a link to this
-        report_failure(_CURRENT, "add_link", error)
+    except FORGIVEN as error:  # no such thing as a link to this
+        forgive(_CURRENT, "add_link", error)
 
 
 @final
@@ -172,8 +172,8 @@ class lifecycle:  # noqa: N801  # reads as a verb where it is used
         """Add to what the last event will say."""
         try:
             self._attributes.update(attributes)
-        except Exception as error:  # noqa: BLE001  # not a mapping
-            report_failure(_CURRENT, f"attributes of {self._name!r}", error)
+        except FORGIVEN as error:  # not a mapping
+            forgive(_CURRENT, f"attributes of {self._name!r}", error)
 
     def __enter__(self) -> Self:
         # The span of now: the events belong together, whatever is current at the end.
@@ -220,8 +220,8 @@ def _add_event(span: Span, name: str, attributes: Mapping[str, Any] | None, time
             return
         clean = attribute_items(attributes, settings.redactor, settings.string_limit, _CURRENT)
         span.add_event(settings.redactor.scrub(legal_name), clean, timestamp_ns)
-    except Exception as error:  # noqa: BLE001  # a span of another SDK
-        report_failure(_CURRENT, "add_event", error)
+    except FORGIVEN as error:  # a span of another SDK
+        forgive(_CURRENT, "add_event", error)
 
 
 def _is_time(given: object) -> bool:
@@ -232,5 +232,5 @@ def _is_time(given: object) -> bool:
 def _set_attributes(span: Span, attributes: dict[str, AttributeValue]) -> None:
     try:
         span.set_attributes(attributes)
-    except Exception as error:  # noqa: BLE001  # a span of another SDK
-        report_failure(_CURRENT, "set_attributes", error)
+    except FORGIVEN as error:  # a span of another SDK
+        forgive(_CURRENT, "set_attributes", error)

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import threading
-from typing import Final, final
+from typing import TYPE_CHECKING, Final, final
+
+if TYPE_CHECKING:
+    from types import CodeType
 
 logger: Final = logging.getLogger("tracekit")
 
@@ -65,6 +69,42 @@ class Diagnostics:
 
 diagnostics: Final = Diagnostics()
 report_failure: Final = diagnostics.report
+
+
+# What plugged-in code and values may raise and be forgiven. Not KeyboardInterrupt and not the exceptions by which
+# gevent and trio end a task: those are meant for the program, and only happened to arrive here.
+FORGIVEN: Final = (Exception, SystemExit)
+
+
+def forgive(operation: str, what: str, error: BaseException) -> None:
+    """
+    Report *error*; raise it again if a signal handler has raised it.
+
+    A handler runs wherever the main thread happens to be. A `sys.exit()` or a time limit raised there is meant for the
+    program, also when the program was just starting a span.
+    """
+    if _from_signal_handler(error):
+        raise error
+    report_failure(operation, what, error)
+
+
+def _from_signal_handler(error: BaseException) -> bool:
+    step = error.__traceback__
+    handlers = {code for code in map(_handler_code, signal.valid_signals()) if code is not None}
+    while step is not None:
+        if step.tb_frame.f_code in handlers:
+            return True
+        step = step.tb_next
+    return False
+
+
+def _handler_code(signum: int) -> CodeType | None:
+    handler = signal.getsignal(signum)
+    if not callable(handler):
+        return None
+    function = getattr(handler, "__func__", handler)  # of a bound method
+    return getattr(function, "__code__", None) or getattr(type(handler).__call__, "__code__", None)
+
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=diagnostics.renew_lock)

@@ -13,7 +13,7 @@ from opentelemetry.trace import Span
 
 from tracekit._attributes import AttributeValue, message_text, text
 from tracekit._config import runtime
-from tracekit._diagnostics import report_failure
+from tracekit._diagnostics import FORGIVEN, forgive
 from tracekit._scalars import CUT, type_name
 from tracekit._semconv import EVENT_EXCEPTION, EXCEPTION_MESSAGE, EXCEPTION_STACKTRACE, EXCEPTION_TYPE
 
@@ -85,8 +85,8 @@ def record(span: Span, exc: BaseException, limit: int, attributes: dict[str, Att
     try:
         # object.__setattr__: a frozen dataclass may be an exception too.
         object.__setattr__(exc, _RECORDED_IN, (context.trace_id, context.span_id, message))
-    except Exception as error:  # noqa: BLE001  # a property of that name, a `__dict__` of another kind
-        report_failure("exceptions", "marking one as recorded", error)
+    except FORGIVEN as error:  # a property of that name, a `__dict__` of another kind
+        forgive("exceptions", "marking one as recorded", error)
     return message
 
 
@@ -99,8 +99,8 @@ def _mark(exc: BaseException) -> tuple[int, int, str]:
     try:
         # Not getattr: an exception's `__getattr__` may do anything.
         found: object = _dict_of(exc).get(_RECORDED_IN)
-    except Exception as error:  # noqa: BLE001  # as above
-        report_failure("exceptions", "reading whether one is recorded", error)
+    except FORGIVEN as error:  # as above
+        forgive("exceptions", "reading whether one is recorded", error)
         found = None
     return cast("tuple[int, int, str]", found) if type(found) is tuple else (0, 0, "")
 
@@ -120,7 +120,7 @@ def stack_trace(exc: BaseException, message: str) -> str:
     """
     try:
         whole = "".join(_formatted(exc, message))
-    except Exception as error:  # noqa: BLE001  # source files, frames and chained exceptions are the user's
+    except FORGIVEN as error:  # source files, frames and chained exceptions are the user's
         name = type_name(type(exc))
         whole = f"<no stack trace: {type_name(type(error))}>\n{name}: {message}\n"
     redactor = runtime.settings.redactor

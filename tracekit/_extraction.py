@@ -9,11 +9,12 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from typing import Any, Final, TypeAlias, cast, final
 
 from tracekit._attributes import AttributeValue, attribute_items, judged, put, put_scalar, scalar_value
 from tracekit._config import Settings
-from tracekit._diagnostics import report_failure
+from tracekit._diagnostics import FORGIVEN, forgive
 from tracekit._extractors import Path, follow
 from tracekit._parameters import Parameters
 from tracekit._redaction import REDACTED
@@ -25,6 +26,8 @@ _Values: TypeAlias = "tuple[Any, ...]"
 _ArgumentReader: TypeAlias = Callable[[_Values, Settings, Attributes], None]
 _ResultReader: TypeAlias = Callable[[Any, Settings, Attributes], None]
 
+# Of the extra keyword arguments: a span's fixed attributes must not be dropped for them.
+_MAX_KEYWORDS: Final = 64
 _WHOLE: Final = "attributes"
 
 
@@ -125,8 +128,8 @@ class Extraction:
         def option(args: _Values, kwargs: dict[str, Any]) -> Any:
             try:
                 return read(bind(*args, **kwargs))
-            except Exception as error:  # noqa: BLE001  # user code, or a wrong call
-                report_failure(operation, name, error)
+            except FORGIVEN as error:  # user code, or a wrong call
+                forgive(operation, name, error)
                 return None
 
         return option
@@ -168,8 +171,8 @@ class Extraction:
                     attributes[key] = REDACTED
                     return
                 put(attributes, key, get(values), settings.redactor, settings.string_limit, name)
-            except Exception as error:  # noqa: BLE001  # user objects on the way
-                report_failure(name, f"attribute {key!r}, {path!r},", error)
+            except FORGIVEN as error:  # user objects on the way
+                forgive(name, f"attribute {key!r}, {path!r},", error)
 
         return read
 
@@ -186,8 +189,8 @@ class Extraction:
         def read(values: _Values, settings: Settings, attributes: Attributes) -> None:
             try:
                 put(attributes, key, call(values), settings.redactor, settings.string_limit, name)
-            except Exception as error:  # noqa: BLE001  # user code
-                report_failure(name, f"attribute {key!r}", error)
+            except FORGIVEN as error:  # user code
+                forgive(name, f"attribute {key!r}", error)
 
         return read
 
@@ -198,8 +201,8 @@ class Extraction:
             try:
                 items = call(values)
                 attributes.update(attribute_items(items, settings.redactor, settings.string_limit, name))
-            except Exception as error:  # noqa: BLE001  # user code
-                report_failure(name, _WHOLE, error)
+            except FORGIVEN as error:  # user code
+                forgive(name, _WHOLE, error)
 
         return read
 
@@ -267,7 +270,7 @@ class Extraction:
                 continue
             if index == keywords:
                 # Names that no signature has checked: anything at all.
-                for name, item in value.items():
+                for name, item in islice(value.items(), _MAX_KEYWORDS):
                     put_scalar(attributes, name, item, redactor, limit, self._name)
                 continue
             clean = scalar_value(value, limit, redactor)
@@ -327,8 +330,8 @@ class Extraction:
                     attributes.update(attribute_items(value, settings.redactor, settings.string_limit, name))
                 else:
                     put(attributes, key, value, settings.redactor, settings.string_limit, name)
-            except Exception as error:  # noqa: BLE001  # user code and user objects
-                report_failure(name, f"attribute {key!r}", error)
+            except FORGIVEN as error:  # user code and user objects
+                forgive(name, f"attribute {key!r}", error)
 
         return read
 

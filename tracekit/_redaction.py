@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import Any, Final, TypeAlias, final
 
-from tracekit._diagnostics import report_failure
+from tracekit._diagnostics import FORGIVEN, forgive
 from tracekit.redaction import REDACTED, SecretValue
 
 __all__ = ["REDACTED", "Redactor", "Rule", "words"]
@@ -95,8 +95,8 @@ class Redactor:
         for value in self._values:
             try:
                 text = value.hide(text)
-            except Exception as error:  # noqa: BLE001  # the user's `is_secret`
-                report_failure("redact", "a SecretValue", error)
+            except FORGIVEN as error:  # the user's `is_secret`
+                forgive("redact", "a SecretValue", error)
                 return REDACTED
         return text
 
@@ -113,8 +113,8 @@ class Redactor:
                     return REDACTED
                 if verdict is not None and verdict is not False:
                     value = verdict
-            except Exception as error:  # noqa: BLE001  # user code
-                report_failure("redact", f"the rule {getattr(rule, '__name__', type(rule).__name__)!r}", error)
+            except FORGIVEN as error:  # user code
+                forgive("redact", f"the rule {getattr(rule, '__name__', type(rule).__name__)!r}", error)
                 return REDACTED
             finally:
                 self._asking.now = False

@@ -14,7 +14,7 @@ from tracekit import _exceptions
 from tracekit._attributes import attribute_items
 from tracekit._config import runtime
 from tracekit._context import SPAN_KEY, current_context, replace_context
-from tracekit._diagnostics import report_failure
+from tracekit._diagnostics import FORGIVEN, forgive
 from tracekit._ratio import start_operation_span
 from tracekit._semconv import ERROR_TYPE, ERROR_TYPE_OTHER, EVENT_CANCELLED, GENERATOR_ITEMS
 from tracekit.propagation import extract
@@ -50,8 +50,8 @@ def start(
         return None
     try:
         return ActiveSpan(operation, tracer, args, kwargs, attributes)
-    except Exception as error:  # noqa: BLE001  # a sampler, processor or id generator of the user's, the recursion limit
-        report_failure(operation.name, "starting the span", error)
+    except FORGIVEN as error:  # a sampler, processor or id generator of the user's, the recursion limit
+        forgive(operation.name, "starting the span", error)
         return None
 
 
@@ -172,8 +172,8 @@ class ActiveSpan:
                     self.span.set_attributes(self._operation.extraction.of_result(result, self._settings))
                 if self._operation.sets_status and status_of(self.span) is StatusCode.UNSET:
                     self.span.set_status(StatusCode.OK)
-            except Exception as error:  # noqa: BLE001  # a span of another SDK
-                report_failure(self._operation.name, "setting the outcome", error)
+            except FORGIVEN as error:  # a span of another SDK
+                forgive(self._operation.name, "setting the outcome", error)
         self.end()
 
     def fail(self, exc: BaseException) -> None:
@@ -184,8 +184,8 @@ class ActiveSpan:
         if self.records:
             try:
                 self._record_outcome(exc)
-            except Exception as error:  # noqa: BLE001  # a span of another SDK, a hostile exception
-                report_failure(self._operation.name, "setting the outcome", error)
+            except FORGIVEN as error:  # a span of another SDK, a hostile exception
+                forgive(self._operation.name, "setting the outcome", error)
         self.end()
 
     def finish(self, exc: BaseException | None) -> None:
@@ -199,8 +199,8 @@ class ActiveSpan:
         """End the span; processors run here."""
         try:
             self.span.end()
-        except Exception as error:  # noqa: BLE001  # a processor of the user's
-            report_failure(self._operation.name, "ending the span", error)
+        except FORGIVEN as error:  # a processor of the user's
+            forgive(self._operation.name, "ending the span", error)
         if self._settings.metrics is not None:
             self._measure()
 
@@ -209,8 +209,8 @@ class ActiveSpan:
         try:
             if exc is not None and self._is_failure(exc):
                 self._error_type = _exceptions.exception_type(exc)
-        except Exception as error:  # noqa: BLE001  # a hostile exception
-            report_failure(self._operation.name, "measuring", error)
+        except FORGIVEN as error:  # a hostile exception
+            forgive(self._operation.name, "measuring", error)
 
     def _measure(self) -> None:
         # Asked for once more: those of the start are closed if `configure()` was called meanwhile.
@@ -219,8 +219,8 @@ class ActiveSpan:
             return
         try:
             metrics.measure(self._operation.name, self._duration_ns / 1e9, self._error_type, self.span)
-        except Exception as error:  # noqa: BLE001  # a meter provider of the user's
-            report_failure(self._operation.name, "measuring", error)
+        except FORGIVEN as error:  # a meter provider of the user's
+            forgive(self._operation.name, "measuring", error)
 
     def _is_failure(self, exc: BaseException) -> bool:
         return not (

@@ -17,7 +17,7 @@ from opentelemetry.propagators.textmap import Getter, Setter
 
 from tracekit import _carriers, _w3c
 from tracekit._context_block import ContextBlock
-from tracekit._diagnostics import report_failure
+from tracekit._diagnostics import FORGIVEN, forgive, report_failure
 
 if TYPE_CHECKING:
     from opentelemetry.propagators.textmap import TextMapPropagator
@@ -67,8 +67,8 @@ def inject(carrier: Any = None, context: Context | None = None, *, baggage: bool
         if not baggage:
             stale = {*stale, _w3c.BAGGAGE}
         return _carriers.write(carrier, fields, stale) if fields or stale else carrier
-    except Exception as error:  # noqa: BLE001  # the carrier is the user's, a propagator may be
-        report_failure(_ROOM, f"inject into {type(carrier).__name__}", error)
+    except FORGIVEN as error:  # the carrier is the user's, a propagator may be
+        forgive(_ROOM, f"inject into {type(carrier).__name__}", error)
         return carrier
 
 
@@ -85,8 +85,8 @@ def extract(carrier: object) -> Context:
     """
     try:
         return _propagator().extract(_carriers.read(carrier), Context(), _GETTER)
-    except Exception as error:  # noqa: BLE001  # the carrier is the user's, a propagator may be
-        report_failure(_ROOM, f"extract from {type(carrier).__name__}", error)
+    except FORGIVEN as error:  # the carrier is the user's, a propagator may be
+        forgive(_ROOM, f"extract from {type(carrier).__name__}", error)
         return Context()
 
 
@@ -117,8 +117,8 @@ def set_baggage(key: str, value: object) -> ContextBlock:
     before = context_api.get_current()
     try:
         after = _with_baggage(key, value, before)
-    except Exception as error:  # noqa: BLE001  # the value's `__str__`, a lone surrogate
-        report_failure(_ROOM, "set_baggage", error)
+    except FORGIVEN as error:  # the value's `__str__`, a lone surrogate
+        forgive(_ROOM, "set_baggage", error)
         after = before
     context_api.attach(after)
     return ContextBlock(after, previous=before)
@@ -129,8 +129,8 @@ def get_baggage(key: str) -> str | None:
     try:
         value = baggage_api.get_baggage(key)
         return None if value is None else str(value)
-    except Exception as error:  # noqa: BLE001  # set by others, with any type
-        report_failure(_ROOM, "get_baggage", error)
+    except FORGIVEN as error:  # set by others, with any type
+        forgive(_ROOM, "get_baggage", error)
         return None
 
 
@@ -206,8 +206,8 @@ def _import_propagate() -> Any:
     """Import OpenTelemetry's module, which fails where `OTEL_PROPAGATORS` names what is not installed; then None."""
     try:
         from opentelemetry import propagate
-    except Exception as error:  # noqa: BLE001  # any entry point
-        report_failure(_ROOM, "OTEL_PROPAGATORS", error)
+    except FORGIVEN as error:  # any entry point
+        forgive(_ROOM, "OTEL_PROPAGATORS", error)
         return None
     return propagate
 

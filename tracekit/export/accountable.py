@@ -32,5 +32,6 @@ def export(exporter: SpanExporter, spans: Sequence[ReadableSpan]) -> Mapping[str
     """Have *exporter* export *spans* and return how many of them are lost, by reason."""
     if isinstance(exporter, AccountableExporter):
         return exporter.export_accountably(spans)
+    count = len(spans)  # an exporter may empty what it is given
     result = cast("object", exporter.export(spans))
-    return {"export_failed": len(spans)} if result is SpanExportResult.FAILURE or result is False else _NONE
+    return {"export_failed": count} if result is SpanExportResult.FAILURE or result is False else _NONE

@@ -251,7 +251,8 @@ class BatchProcessor(SpanProcessor):
             spans -= len(batch)
 
     def _export_batch(self, batch: Sequence[ReadableSpan], lost: dict[str, int]) -> None:
-        lost.update(export(self._exporter, batch))
+        # A list of its own: an exporter may empty it.
+        lost.update(export(self._exporter, list(batch)))
 
     def _is_done(self, what: str, job: Callable[[], object]) -> bool:
         try:

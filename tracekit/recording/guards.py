@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import os
-import signal
 from array import array
 from typing import TYPE_CHECKING, Final, final
 
 from opentelemetry.sdk.trace.id_generator import IdGenerator
 from opentelemetry.sdk.trace.sampling import Decision, Sampler, SamplingResult
 
-from tracekit._diagnostics import report_failure
+from tracekit._diagnostics import FORGIVEN, forgive, report_failure
 from tracekit._fork import in_forked_child
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from types import CodeType
 
     from opentelemetry.context import Context
     from opentelemetry.trace import Link, SpanKind, TraceState
@@ -24,40 +22,6 @@ if TYPE_CHECKING:
     from tracekit._stats import Counters
 
 _IDS_DRAWN: Final = 512
-
-# What a part may raise and be forgiven. Not KeyboardInterrupt and not the exceptions by which gevent and trio
-# end a task: those are meant for the program, and only happened to arrive here.
-FORGIVEN: Final = (Exception, SystemExit)
-
-
-def forgive(part: object, what: str, error: BaseException) -> None:
-    """
-    Report *error*, raised by *part* doing *what*; raise it again if a signal handler has raised it.
-
-    A handler runs wherever the main thread happens to be. A `sys.exit()` or a time limit raised there is
-    meant for the program, also when the program was just ending a span.
-    """
-    if _from_signal_handler(error):
-        raise error
-    report_failure(type(part).__name__, what, error)
-
-
-def _from_signal_handler(error: BaseException) -> bool:
-    handlers = {code for code in map(_handler_code, signal.valid_signals()) if code is not None}
-    step = error.__traceback__
-    while step is not None:
-        if step.tb_frame.f_code in handlers:
-            return True
-        step = step.tb_next
-    return False
-
-
-def _handler_code(signum: int) -> CodeType | None:
-    handler = signal.getsignal(signum)
-    if not callable(handler):
-        return None
-    function = getattr(handler, "__func__", handler)  # of a bound method
-    return getattr(function, "__code__", None) or getattr(type(handler).__call__, "__code__", None)
 
 
 def guarded(part: object, method: str) -> Callable[..., None]:
@@ -68,7 +32,7 @@ def guarded(part: object, method: str) -> Callable[..., None]:
         try:
             call(*args)
         except FORGIVEN as error:
-            forgive(part, method, error)
+            forgive(type(part).__name__, method, error)
 
     return run
 
@@ -104,7 +68,7 @@ class CountedSampler(Sampler):
             result = self._sampler.should_sample(parent_context, trace_id, name, kind, attributes, links)
             sampled = result.decision is Decision.RECORD_AND_SAMPLE
         except FORGIVEN as error:
-            forgive(self._sampler, "should_sample", error)
+            forgive(type(self._sampler).__name__, "should_sample", error)
             result, sampled = SamplingResult(Decision.DROP), False
         if not sampled:
             self._counters.add("not_sampled")
@@ -170,14 +134,14 @@ class GuardedIdGenerator(IdGenerator):
         try:
             return bool(self._generator.is_trace_id_random())
         except FORGIVEN as error:
-            forgive(self._generator, "is_trace_id_random", error)
+            forgive(type(self._generator).__name__, "is_trace_id_random", error)
             return False
 
     def _legal(self, method: str, bits: int) -> int | None:
         try:
             made: object = getattr(self._generator, method)()
         except FORGIVEN as error:
-            forgive(self._generator, method, error)
+            forgive(type(self._generator).__name__, method, error)
             return None
         if isinstance(made, int) and 0 < made < 1 << bits:
             return made

@@ -8,6 +8,7 @@ a copy of itself at its end. What it adds: durations by the monotonic clock, and
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from contextlib import suppress
 from time import monotonic_ns
@@ -46,6 +47,18 @@ _PLAIN: Final = frozenset({dict, MappingProxyType})
 _UNBOUNDED: Final = frozenset({tuple, list})
 _warning: Final = threading.local()
 
+# Another object in each forked child.
+_this_process = object()
+
+
+def _begin_in_child() -> None:
+    global _this_process  # noqa: PLW0603  # there is one process
+    _this_process = object()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_in_child)
+
 
 @final
 class Span(SdkSpan):
@@ -82,6 +95,7 @@ class Span(SdkSpan):
         "_links",
         "_name",
         "_parent",
+        "_process",
         "_record_end_metrics",
         "_record_exception",
         "_resource",
@@ -128,6 +142,7 @@ class Span(SdkSpan):
         self._record_exception = record_exception
         self._set_status_on_exception = set_status_on_exception
         self._record_end_metrics = record_end_metrics
+        self._process = _this_process
         self._is_open = True
 
     # --- attributes -------------------------------------------------------------------------------------------------
@@ -301,6 +316,9 @@ class Span(SdkSpan):
             _warn("Calling end() on an ended span.")
             return
         self._end_time = self._now_ns() if end_time is None else end_time
+        if self._process is not _this_process:
+            # A forked child has a copy of the spans that were open: their end is their process's to tell.
+            return
         if self._record_end_metrics is not None:
             self._record_end_metrics()
         processor = self._span_processor
@@ -341,6 +359,8 @@ def _warn(message: str, *args: object) -> None:
     _warning.now = True
     try:
         logger.warning(message, *args, stacklevel=3)
+    except Exception as error:  # noqa: BLE001  # a log handler of the user's
+        report_failure("span", "a warning", error)
     finally:
         _warning.now = False
 
