@@ -206,7 +206,7 @@ def test_websocket_connection_is_one_span(spans: CapturedSpans) -> None:
     assert parents(spans) == {("HTTP /rooms/{room}", None), ("message", "HTTP /rooms/{room}")}
 
 
-def test_health_checks_make_no_spans_and_neither_does_what_they_ask(spans: CapturedSpans) -> None:
+def test_health_checks_make_no_spans_and_neither_does_what_they_ask() -> None:
     exporter = InMemorySpanExporter()
     sampling_by_parent = TracerProvider()
     sampling_by_parent.add_span_processor(SimpleSpanProcessor(exporter))
