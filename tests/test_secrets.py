@@ -43,6 +43,8 @@ from tracekit.redaction import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tracekit.testing import CapturedSpans
+
 MARK: Final = "hunter2Mark"
 JWT: Final = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N_XgL0n3I9PlFUP0THsR8U"
 
@@ -343,3 +345,19 @@ def test_look_whose_question_fails_hides_the_value() -> None:
 def test_what_tells_no_secrets_is_refused(given: Any) -> None:
     with pytest.raises(tracekit.errors.ConfigurationError, match=r"redact=.*Write redact=\["):
         tracekit.configure(redact=given, exporter="none")
+
+
+def test_what_an_extractor_makes_of_a_secret_argument_is_redacted(spans: CapturedSpans) -> None:
+    @traced(
+        "shop.login",
+        attributes=[
+            {"who": lambda password: f"<{password}>", "user": lambda user: user, "has": lambda api_key: api_key != ""},
+            lambda password, user: {"both": user + password},
+        ],
+    )
+    def login(user: str, password: str, api_key: str = "k") -> None: ...
+
+    login("ada", "hunter2")
+    attributes = spans.one("shop.login").attributes
+    assert attributes["who"] == attributes["both"] == "[redacted]"
+    assert (attributes["user"], attributes["has"]) == ("ada", True)

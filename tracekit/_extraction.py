@@ -185,10 +185,15 @@ class Extraction:
 
     def _extractor(self, key: str, extractor: Callable[..., Any]) -> _ArgumentReader:
         call, name = self._caller(extractor, f"attributes[{key!r}]"), self._name
+        asked = self._asked(extractor)
 
         def read(values: _Values, settings: Settings, attributes: Attributes) -> None:
             try:
-                put(attributes, key, call(values), settings.redactor, settings.string_limit, name)
+                value = call(values)
+                if any(map(settings.redactor.hides, asked)) and type(value) is not bool:
+                    # What is made of a secret may well be the secret.
+                    value = REDACTED
+                put(attributes, key, value, settings.redactor, settings.string_limit, name)
             except FORGIVEN as error:  # user code
                 forgive(name, f"attribute {key!r}", error)
 
@@ -196,15 +201,23 @@ class Extraction:
 
     def _whole(self, extractor: Callable[..., Any]) -> _ArgumentReader:
         call, name = self._caller(extractor, _WHOLE), self._name
+        asked = self._asked(extractor)
 
         def read(values: _Values, settings: Settings, attributes: Attributes) -> None:
             try:
-                items = call(values)
+                items: Mapping[Any, Any] = call(values)
+                if any(map(settings.redactor.hides, asked)):
+                    items = {key: item if type(item) is bool else REDACTED for key, item in items.items()}
                 attributes.update(attribute_items(items, settings.redactor, settings.string_limit, name))
             except FORGIVEN as error:  # user code
                 forgive(name, _WHOLE, error)
 
         return read
+
+    def _asked(self, extractor: Callable[..., Any]) -> tuple[str, ...]:
+        """Return the names of the arguments that *extractor* asks for."""
+        names = self._parameters.names
+        return tuple(name for name in inspect.signature(extractor).parameters if name in names)
 
     def _caller(self, extractor: Callable[..., Any], option: str) -> Callable[[_Values], Any]:
         """Return what calls *extractor* with the arguments it asks for by name."""
