@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import enum
 import pickle
 import re
 import string
@@ -361,3 +362,17 @@ def test_what_an_extractor_makes_of_a_secret_argument_is_redacted(spans: Capture
     attributes = spans.one("shop.login").attributes
     assert attributes["who"] == attributes["both"] == "[redacted]"
     assert (attributes["user"], attributes["has"]) == ("ada", True)
+
+
+def test_keys_that_are_enums_paths_or_strings_of_their_own_kind_hide_what_is_under_them(spans: CapturedSpans) -> None:
+    class Field(enum.IntEnum):
+        PASSWORD = 1
+
+    class Name(str):
+        __slots__ = ()
+
+    held = {Field.PASSWORD: "hunter2", ("db", "password"): "hunter2", "headers": [(Name("authorization"), "hunter2")]}
+    with traced_block("shop.order", {"held": held}):
+        pass
+    assert "hunter2" not in str(spans.one("shop.order").attributes)
+    assert str(spans.one("shop.order").attributes["held"]).count("[redacted]") == 3

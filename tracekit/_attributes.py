@@ -285,13 +285,14 @@ class _Plain:
                 found[CUT] = CUT
                 break
             name = self._name(key)
-            found[self._redactor.scrub(name)] = self._named(name, item, depth)
+            is_secret = self._is_secret(key)
+            found[self._redactor.scrub(name)] = REDACTED if is_secret else self._named(name, item, depth)
         return found
 
     def _list(self, items: Iterable[object], depth: int) -> list[object]:
         found: list[object] = []
         parts = _first(items)
-        if len(parts) == 2 and depth < _MAX_DEPTH - 1 and type(parts[0]) in (str, bytes):  # noqa: PLR2004  # a pair
+        if len(parts) == 2 and depth < _MAX_DEPTH - 1 and issubclass(type(parts[0]), (str, bytes)):  # noqa: PLR2004  # a pair
             # Headers may be lists of pairs.
             name = self._name(parts[0])
             return [self._redactor.scrub(name), self._named(name, parts[1], depth)]
@@ -306,6 +307,14 @@ class _Plain:
         name = f"{clean}" if isinstance(clean, (str, int, float)) else "?"
         self._characters_left -= len(name)
         return name
+
+    def _is_secret(self, key: object) -> bool:
+        """Tell whether *key* has a secret name besides the one it is written as."""
+        kind = type(key)
+        if issubclass(kind, Enum):
+            return self._redactor.hides(cast("Enum", key)._name_)
+        path = cast("tuple[object, ...]", key)[:_MAX_DEPTH] if kind is tuple else ()
+        return any(self._redactor.hides(part) for part in path if type(part) is str)
 
     def _named(self, name: str, item: object, depth: int) -> object:
         if self._redactor.hides(name):
