@@ -78,7 +78,7 @@ def _installed(package: Package) -> Path:
     with tempfile.TemporaryDirectory(dir=_CACHE) as made:
         work = Path(made)
         _pip("install", "--target", str(work / "site"), pinned, *package.requires)
-        _pip("download", "--no-binary", ":all:", "--dest", str(work), pinned)
+        _pip("download", "--no-binary", package.name, "--dest", str(work), pinned)
         (archive,) = work.glob("*.tar.gz")
         with tarfile.open(archive) as files:
             files.extractall(work / "unpacked", filter="data")
