@@ -33,6 +33,7 @@ class Package:
 
 _ANYIO: Final = ("-p", "anyio.pytest_plugin")
 _ASYNCIO: Final = ("-p", "pytest_asyncio.plugin", "-o", "asyncio_default_fixture_loop_scope=function")
+_ASYNCIO_REQUIRES: Final = ("pytest-asyncio==1.3.0", "backports-asyncio-runner==1.2.0; python_version < '3.11'")
 
 PACKAGES: Final = (
     # Iterators: 200 generators, some endless, some that look at how far they were read.
@@ -64,7 +65,7 @@ PACKAGES: Final = (
         "9.2.1",
         ("tenacity",),
         options=_ASYNCIO,
-        requires=("pytest-asyncio==1.3.0",),
+        requires=_ASYNCIO_REQUIRES,
         left_out=(
             (
                 "tests/test_asyncio.py::TestContextManager::test_sleeps",
@@ -73,7 +74,7 @@ PACKAGES: Final = (
         ),
     ),
     # Threads calling coroutines calling threads, with contexts carried between them.
-    Package("asgiref", "3.10.0", ("asgiref",), options=_ASYNCIO, requires=("pytest-asyncio==1.3.0",)),
+    Package("asgiref", "3.10.0", ("asgiref",), options=_ASYNCIO, requires=_ASYNCIO_REQUIRES),
     # ASGI on asyncio and trio: streams, websockets, background tasks.
     Package(
         "starlette",
