@@ -7,18 +7,26 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Literal, final
 
-from opentelemetry.trace import INVALID_SPAN_CONTEXT, StatusCode
+from opentelemetry.trace import INVALID_SPAN_CONTEXT, SpanKind, StatusCode
 
 from tracekit._semconv import EVENT_EXCEPTION, EXCEPTION_MESSAGE, EXCEPTION_TYPE
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import Event, ReadableSpan
+    from opentelemetry.sdk.util.instrumentation import InstrumentationScope
     from opentelemetry.trace import Link
 
 StatusName = Literal["unset", "ok", "error"]
+KindName = Literal["internal", "server", "client", "producer", "consumer"]
 
 _MAX_TIME_NS: Final = 2**63
 _STATUS: Final[dict[object, StatusName]] = {StatusCode.OK: "ok", StatusCode.ERROR: "error"}
+_KIND: Final[dict[object, KindName]] = {
+    SpanKind.SERVER: "server",
+    SpanKind.CLIENT: "client",
+    SpanKind.PRODUCER: "producer",
+    SpanKind.CONSUMER: "consumer",
+}
 
 
 def _nothing() -> Mapping[str, Any]:
@@ -75,6 +83,9 @@ class SpanRecord:
         status: "unset", "ok" or "error".
         description: What the status says about an error.
         service: The `service.name` of its resource.
+        kind: Whether it serves a request, makes one, or neither.
+        resource: The attributes of what made it: the service, the process, the host.
+        scope: The name and version of the instrumentation that made it.
     """
 
     trace_id: str
@@ -90,6 +101,9 @@ class SpanRecord:
     status: StatusName = "unset"
     description: str = ""
     service: str = ""
+    kind: KindName = "internal"
+    resource: Mapping[str, Any] = field(default_factory=_nothing)
+    scope: str = ""
 
     @property
     def duration_ns(self) -> int | None:
@@ -119,6 +133,9 @@ class SpanRecord:
             status=_STATUS.get(span.status.status_code, "unset"),
             description=_text(span.status.description or ""),
             service=_text(span.resource.attributes.get("service.name", "")),
+            kind=_KIND.get(span.kind, "internal"),
+            resource=span.resource.attributes,
+            scope=_scope(span.instrumentation_scope),
         )
 
 
@@ -128,6 +145,10 @@ def _event(event: Event) -> EventRecord:
 
 def _link(link: Link) -> LinkRecord:
     return LinkRecord(f"{link.context.trace_id:032x}", f"{link.context.span_id:016x}", dict(link.attributes or ()))
+
+
+def _scope(scope: InstrumentationScope | None) -> str:
+    return "" if scope is None else " ".join(_text(part) for part in (scope.name, scope.version) if part)
 
 
 # The SDK takes any object for a name or a time and keeps it.

@@ -6,26 +6,16 @@ Source: https://opentelemetry.io/docs/specs/otel/protocol/file-exporter/.
 
 from __future__ import annotations
 
-import base64
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import TYPE_CHECKING, final
 
-from tracekit.export.record import EventRecord, LinkRecord, SpanRecord, StatusName
+from tracekit.export.record import SpanRecord
+from tracekit.view.requests import MALFORMED, spans_of
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-_STATUS: Final[Mapping[object, StatusName]] = {
-    1: "ok",
-    2: "error",
-    "STATUS_CODE_OK": "ok",
-    "STATUS_CODE_ERROR": "error",
-}
-_IS_REMOTE: Final = 0x200
-_TRACE_ID_BYTES: Final = 16
-_SPAN_ID_BYTES: Final = 8
 
 
 @final
@@ -70,79 +60,7 @@ def read_trace_file(path: Path) -> TraceFile:
                 continue
             try:
                 # All of a line or nothing.
-                spans += tuple(_spans(json.loads(line)))
-            # JSON of any shape, or none; nested thousands deep; with an infinite time.
-            except (ValueError, TypeError, LookupError, AttributeError, RecursionError, OverflowError):
+                spans += tuple(spans_of(json.loads(line)))
+            except MALFORMED:
                 malformed_lines += 1
     return TraceFile(tuple(spans), malformed_lines)
-
-
-def _spans(request: Any) -> Iterator[SpanRecord]:
-    for of_resource in request["resourceSpans"]:
-        resource = _attributes(of_resource.get("resource", {}))
-        service = resource.get("service.name")
-        for of_scope in of_resource.get("scopeSpans", ()):
-            for span in of_scope.get("spans", ()):
-                yield _span(span, service if isinstance(service, str) else "")
-
-
-def _span(span: Any, service: str) -> SpanRecord:
-    status = span.get("status", {})
-    parent_id = span.get("parentSpanId")
-    return SpanRecord(
-        trace_id=_id(span["traceId"], _TRACE_ID_BYTES),
-        span_id=_id(span["spanId"], _SPAN_ID_BYTES),
-        name=_text(span.get("name", "")),
-        parent_id=_id(parent_id, _SPAN_ID_BYTES) if parent_id else None,
-        parent_is_remote=bool(int(span.get("flags", 0)) & _IS_REMOTE),
-        start_time_ns=int(span.get("startTimeUnixNano", 0)),
-        end_time_ns=int(span.get("endTimeUnixNano", 0)),
-        attributes=_attributes(span),
-        events=tuple(
-            EventRecord(_text(event.get("name", "")), int(event.get("timeUnixNano", 0)), _attributes(event))
-            for event in span.get("events", ())
-        ),
-        links=tuple(
-            LinkRecord(_id(link["traceId"], _TRACE_ID_BYTES), _id(link["spanId"], _SPAN_ID_BYTES), _attributes(link))
-            for link in span.get("links", ())
-        ),
-        status=_STATUS.get(status.get("code"), "unset"),
-        description=_text(status.get("message", "")),
-        service=service,
-    )
-
-
-def _attributes(owner: Any) -> dict[str, Any]:
-    return {_text(item["key"]): _value(item.get("value", {})) for item in owner.get("attributes", ())}
-
-
-def _value(value: Any) -> Any:
-    for kind, content in value.items():
-        if kind == "intValue":
-            return int(content)
-        if kind == "doubleValue":
-            return float(content)  # of "NaN" and "Infinity" too
-        if kind == "bytesValue":
-            return base64.b64decode(content)
-        if kind == "arrayValue":
-            return tuple(_value(item) for item in content.get("values", ()))
-        if kind == "kvlistValue":
-            return {_text(item["key"]): _value(item.get("value", {})) for item in content.get("values", ())}
-        return content  # stringValue, boolValue
-    return None
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        msg = f"{type(value).__name__} is no text"
-        raise TypeError(msg)
-    return value
-
-
-def _id(value: Any, size: int) -> str:
-    """Return an id of *size* bytes as lower-case hex."""
-    identifier = bytes.fromhex(value)
-    if len(identifier) != size:
-        msg = f"an id of {len(identifier)} bytes"
-        raise ValueError(msg)
-    return identifier.hex()
