@@ -4,27 +4,23 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
-import tarfile
-import tempfile
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 from packages import PACKAGES, Package
+from sdists import unpacked
 
 _HERE: Final = Path(__file__).parent
-# Not inside this repository: pytest would take its settings for suites that have none of their own.
-_CACHE: Final = Path.home() / ".cache" / "tracekit-transparency" / sys.implementation.cache_tag
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 @pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.name)
 def test_suite_of_a_package_cannot_tell_traced_functions_from_empty_closures(package: Package, tmp_path: Path) -> None:
-    home = _installed(package)
+    home = unpacked(package.name, package.version, f"{package.name}=={package.version}", *package.requires)
     expected = _run(package, home, "closure", tmp_path)
     traced = _run(package, home, "traced", tmp_path)
 
@@ -66,29 +62,3 @@ def _run(package: Package, home: Path, decorator: str, tmp_path: Path) -> dict[s
     assert report.exists(), output
     found: dict[str, Any] = json.loads(report.read_text(encoding="utf-8"))
     return {**found, "output": output}
-
-
-def _installed(package: Package) -> Path:
-    """Return the directory that has the package in `site` and its sdist in `sdist`."""
-    home = _CACHE / f"{package.name}-{package.version}"
-    if home.exists():
-        return home
-    _CACHE.mkdir(parents=True, exist_ok=True)
-    pinned = f"{package.name}=={package.version}"
-    with tempfile.TemporaryDirectory(dir=_CACHE) as made:
-        work = Path(made)
-        _pip("install", "--target", str(work / "site"), pinned, *package.requires)
-        _pip("download", "--no-binary", package.name, "--dest", str(work), pinned)
-        (archive,) = work.glob("*.tar.gz")
-        with tarfile.open(archive) as files:
-            files.extractall(work / "unpacked", filter="data")
-        (tree,) = (work / "unpacked").iterdir()
-        shutil.move(tree, work / "sdist")
-        work.rename(home)
-        work.mkdir()  # for the with-block to remove
-    return home
-
-
-def _pip(command: str, *args: str) -> None:
-    pip = [sys.executable, "-m", "pip", command, "--quiet", "--disable-pip-version-check", "--no-deps", *args]
-    subprocess.run(pip, check=True)
