@@ -94,11 +94,9 @@ class DemoError(Exception):
     """The demo has not gone as it should."""
 
 
-def add_to(commands: Any) -> None:
-    """Add this command to *commands*, the subparsers of `tracekit`."""
-    parser: argparse.ArgumentParser = commands.add_parser(
-        "demo", help="run a real order service and print its traces", description=_DESCRIPTION
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Say what this command does and takes."""
+    parser.description = _DESCRIPTION
     parser.set_defaults(run=run)
 
 

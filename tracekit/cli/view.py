@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from tracekit.errors import TracekitError
 from tracekit.export.text import for_encoding, wants_color
@@ -34,15 +34,10 @@ class ViewError(TracekitError):
     """A file cannot be read."""
 
 
-def add_to(commands: Any) -> None:
-    """Add the command to the parser's *commands*."""
-    parser: argparse.ArgumentParser = commands.add_parser(
-        "view",
-        help="show the traces of a file as trees",
-        description="Show the traces of OTLP/JSON files as trees.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Say what this command does and takes."""
+    parser.description = "Show the traces of OTLP/JSON files as trees."
+    parser.epilog = _EPILOG
     parser.add_argument("files", nargs="+", metavar="FILE", type=Path, help="a file of OTLP/JSON lines")
     parser.add_argument("--trace", metavar="ID", default="", help="only the trace whose id begins with ID")
     parser.add_argument("--errors", action="store_true", help="only traces with a failed span")
