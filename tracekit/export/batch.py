@@ -6,7 +6,6 @@ import threading
 import time
 from collections import Counter, deque
 from functools import partial
-from queue import Empty, SimpleQueue
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, final
 
@@ -16,6 +15,7 @@ from opentelemetry.sdk.trace.export import SpanExportResult
 from tracekit._diagnostics import report_failure
 from tracekit._fork import in_forked_child
 from tracekit._stats import Stats
+from tracekit._threads import Empty, Event, RLock, Running, SimpleQueue, start_thread
 from tracekit.errors import ConfigurationError
 from tracekit.export.accountable import export
 from tracekit.export.losses import Losses
@@ -38,6 +38,7 @@ DEFAULT_SHUTDOWN_TIMEOUT_S: Final = 5.0
 
 # With a delay of 0 the thread would spin.
 _SHORTEST_DELAY_S: Final = 0.01
+_THREAD: Final = "tracekit-export"
 
 
 @final
@@ -49,7 +50,7 @@ class _Flush:
     def __init__(self, timeout_s: float, *, is_last: bool = False) -> None:
         self.deadline_s: Final = time.monotonic() + timeout_s
         self.is_last: Final = is_last
-        self.done: Final = threading.Event()
+        self.done: Final = Event()
         self.succeeded = False
 
     @property
@@ -113,15 +114,16 @@ class BatchProcessor(SpanProcessor):
         # Re-entrant, which the Condition of other queues is not. None says that a batch is full.
         self._wakes: SimpleQueue[_Flush | None] = SimpleQueue()
         self._is_woken = False
-        self._thread: threading.Thread | None = None
+        self._thread: Running | None = None
+        self._thread_id = 0
         self._is_starting = False
         self._exported = 0
         self._dropped: dict[str, int] = {}
         # Two locks, for the exporting thread must get on while a thread that ends spans is stopped in a signal handler:
         # held while spans go from one figure to the next,
-        self._moving = threading.RLock()
+        self._moving = RLock()
         # and held while a span is refused, which the exporting thread never does.
-        self._refusing = threading.RLock()
+        self._refusing = RLock()
         self._refused: dict[str, int] = {}
         self._lost_at_flush = 0
         self._losses.forget()
@@ -160,7 +162,7 @@ class BatchProcessor(SpanProcessor):
         flush = _Flush(self._export_timeout_s if timeout_millis is None else timeout_millis / 1000)
         if self._thread is None and not self._queue:
             flush.succeeded = True
-        elif threading.current_thread() is not self._thread and not self._is_closing:
+        elif threading.get_ident() != self._thread_id and not self._is_closing:
             self._ask(flush)
         lost = sum(self._lost_so_far().values())
         lost, self._lost_at_flush = lost - self._lost_at_flush, lost
@@ -185,7 +187,7 @@ class BatchProcessor(SpanProcessor):
             self._losses.say(now=True)
             if not last.done.is_set():
                 # It may hang as well, so nobody waits for it; most exporters stop retrying when they are told.
-                _start_thread(self._close_exporter)
+                start_thread(self._close_exporter, _THREAD)
 
     def _ask(self, flush: _Flush) -> None:
         """Have *flush* served: by this very thread where no other is to be had, because the interpreter goes down."""
@@ -202,13 +204,14 @@ class BatchProcessor(SpanProcessor):
                 # A signal handler that ends a span meanwhile must not start a second one.
                 self._is_starting = True
                 try:
-                    self._thread = _start_thread(self._work)
+                    self._thread = start_thread(self._work, _THREAD)
                 finally:
                     self._is_starting = False
             return self._thread is not None
 
     def _work(self) -> None:
         """Export until the last flush has been served."""
+        self._thread_id = threading.get_ident()
         wakes = self._wakes
         due_s = time.monotonic() + self._delay_s
         while True:
@@ -318,16 +321,6 @@ class BatchProcessor(SpanProcessor):
                 queued=len(self._queue) + sum(map(len, self._exporting)),
                 dropped=self._lost_so_far(),
             )
-
-
-def _start_thread(job: Callable[[], None]) -> threading.Thread | None:
-    """Return a running daemon thread, or None where none is to be had."""
-    try:
-        thread = threading.Thread(target=job, name="tracekit-export", daemon=True)
-        thread.start()
-    except RuntimeError:
-        return None
-    return thread
 
 
 def _check_size(name: str, spans: object) -> None:

@@ -13,6 +13,7 @@ from opentelemetry.sdk.trace import SpanProcessor
 
 from tracekit._diagnostics import report_failure
 from tracekit._fork import in_forked_child
+from tracekit._threads import Event, start_thread
 from tracekit.recording.guards import guarded
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace.sampling import Sampler
 
     from tracekit._stats import Counters
+    from tracekit._threads import Running
 
 _HURRY_TIMEOUT_MS: Final = 1_000
 _GRACE_S: Final = 0.2
@@ -77,7 +79,7 @@ class Pipeline(SpanProcessor):
     def _open(self) -> None:
         # Held from the first `close` on; all others wait for it to be done, because one of them may end the process.
         self._closing = threading.Lock()
-        self._done = threading.Event()
+        self._done = Event()
 
     def _begin_in_child(self) -> None:
         # The parent accounts for the spans it has made.
@@ -219,12 +221,10 @@ def _in_time(jobs: Sequence[tuple[object, str, Callable[[], bool]]], timeout_ms:
         except BaseException as error:  # noqa: BLE001  # on a thread of ours nothing is meant for the program
             report_failure(type(part).__name__, what, error)
 
-    threads: list[threading.Thread] = []
+    threads: list[Running] = []
     for job in jobs:
-        try:
-            thread = threading.Thread(target=run, args=job, name="tracekit-flush", daemon=True)
-            thread.start()
-        except RuntimeError:  # the interpreter is going down, or no thread is to be had (a subinterpreter: no daemons)
+        thread = start_thread(partial(run, *job), "tracekit-flush")
+        if thread is None:  # the interpreter is going down, or no thread is to be had (a subinterpreter: no daemons)
             run(*job)
         else:
             threads.append(thread)
