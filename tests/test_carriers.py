@@ -325,6 +325,23 @@ def test_what_is_no_carrier_has_no_context(carrier: object) -> None:
     assert extract(carrier) == Context()
 
 
+@pytest.mark.parametrize("beside", [5, True, "x", b"x", 0.5, None, [], {}, (), object(), {"accept": "*"}, [("a", "b")]])
+def test_what_stands_under_headers_does_not_cost_the_fields_beside_it(beside: object) -> None:
+    for key in ("headers", "MessageAttributes"):
+        assert sent_by({**FIELDS, key: beside}) == SENT
+        if type(beside) is not object:
+            assert sent_by(inject({key: beside}, CONTEXT)) == SENT
+
+
+def test_a_failing_part_of_a_message_does_not_cost_the_fields_beside_it() -> None:
+    for hostile in (RaisingMapping(a="b"), Raising(), [("a", "b")] * 5_000, headers_of_headers()):
+        assert sent_by({**FIELDS, "headers": hostile}) == SENT
+
+
+def test_headers_of_a_message_beat_the_fields_beside_them() -> None:
+    assert sent_by({"traceparent": TRACEPARENT.replace("a", "b"), "headers": FIELDS}) == SENT
+
+
 class RaisingMapping(dict[str, str]):
     def items(self) -> Any:
         raise RuntimeError

@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from tracekit._diagnostics import FORGIVEN
 from tracekit._w3c import MAX_LENGTH
 
 if TYPE_CHECKING:
@@ -40,6 +42,9 @@ _ATTRIBUTES: Final = (
 _KEYS: Final = ("headers", "MessageAttributes", "messageAttributes")
 # What holds the text of an SQS or SNS message attribute: boto3, Lambda, SNS notifications.
 _ATTRIBUTE_VALUES: Final = ("StringValue", "stringValue", "Value")
+
+# What stands under "headers" where that is the name of a field like any other.
+_SCALARS: Final = (str, bytes, int, float)
 
 _WSGI: Final = "REQUEST_METHOD"
 _MISSING: Final = object()
@@ -80,12 +85,15 @@ def read(carrier: object) -> dict[str, list[object]]:
         TypeError: *carrier* has no shape known here.
     """
     fields: dict[str, list[object]] = {}
-    for key, value in _pairs(carrier):
-        name = _field_name(key)
-        if name in fields:
-            fields[name].append(value)
-        elif name:
-            fields[name] = [value]
+    for pairs in _levels(carrier):
+        found: dict[str, list[object]] = {}
+        for key, value in pairs:
+            name = _field_name(key)
+            if name in found:
+                found[name].append(value)
+            elif name:
+                found[name] = [value]
+        fields = {**found, **fields}
     return fields
 
 
@@ -115,17 +123,28 @@ def write(carrier: Any, fields: Mapping[str, str], stale: Collection[str] = ()) 
     return _write(carrier, fields, {name.lower() for name in (*fields, *stale)})
 
 
-def _pairs(carrier: Any, depth: int = _MAX_DEPTH) -> Iterator[tuple[object, object]]:
-    inner = _inside(carrier)
-    if inner is not _MISSING and depth:
-        yield from _pairs(inner, depth - 1)
-    elif carrier is not None:
-        for pair in islice(_items(carrier), _MAX_FIELDS):
-            try:
-                key, value = pair
-            except (TypeError, ValueError):  # one malformed pair must not cost the others
-                continue
-            yield key, value
+def _levels(carrier: Any, depth: int = _MAX_DEPTH) -> Iterator[Iterable[tuple[object, object]]]:
+    """Yield the pairs of what *carrier* has inside, then its own: what a message says of itself beside its headers."""
+    inner = _inside(carrier) if depth else _MISSING
+    if inner is _MISSING:
+        if carrier is not None:
+            yield _pairs(carrier)
+    elif isinstance(carrier, dict):
+        # Nobody knows whether "headers" are headers: what is no carrier, or fails, must not cost the dict's own fields.
+        with suppress(*FORGIVEN):
+            yield from [list(pairs) for pairs in _levels(inner, depth - 1)]
+        yield _pairs(carrier)
+    else:
+        yield from _levels(inner, depth - 1)
+
+
+def _pairs(carrier: Any) -> Iterator[tuple[object, object]]:
+    for pair in islice(_items(carrier), _MAX_FIELDS):
+        try:
+            key, value = pair
+        except (TypeError, ValueError):  # one malformed pair must not cost the others
+            continue
+        yield key, value
 
 
 def _items(carrier: Any) -> Any:
@@ -148,7 +167,7 @@ def _inside(carrier: Any) -> Any:
     if isinstance(carrier, dict):
         for key in _KEYS:
             inner = carrier.get(key)
-            if inner is not None and not isinstance(inner, (str, bytes)):
+            if inner is not None and not isinstance(inner, _SCALARS):
                 return inner
     elif type(carrier) not in (list, tuple):
         found = _MISSING
@@ -182,7 +201,7 @@ def _text(value: object, limit: int) -> str | None:
 def _write(carrier: Any, fields: Mapping[str, str], stale: Collection[str], spelling: _Spelling | None = None) -> Any:
     if isinstance(carrier, dict):
         for key in _KEYS:
-            if key in carrier and not isinstance(carrier[key], (str, bytes)):
+            if key in carrier and not isinstance(carrier[key], _SCALARS):
                 inner = {} if carrier[key] is None else carrier[key]
                 carrier[key] = _write(inner, fields, stale, _spelling_inside(carrier, key))
                 return carrier
