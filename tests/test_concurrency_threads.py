@@ -196,7 +196,7 @@ async def _async_generator() -> AsyncGenerator[int, None]:
 
 @pytest.mark.parametrize("given", [_generator, _async_generator, steps, functools.partial(_generator), 7, None])
 def test_what_has_steps_of_its_own_or_cannot_be_called_is_refused(given: Any) -> None:
-    with pytest.raises(InstrumentationError, match=r"expected a function or coroutine function. .* write propagate"):
+    with pytest.raises(InstrumentationError, match=r"expected a function or coroutine function. .*[wW]rite propagate"):
         propagate(given)
 
 

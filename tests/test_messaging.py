@@ -368,11 +368,9 @@ def test_batch_that_cannot_be_read_is_processed(spans: CapturedSpans) -> None:
         yield HEADERS
         raise OSError
 
-    no_iterable: Any = 7
-    for carriers in (broken(), no_iterable):
-        with consuming_batch("orders", carriers, system="kafka"):
-            pass
-    assert spans.names == ["process orders", "process orders"]
+    with consuming_batch("orders", broken(), system="kafka"):
+        pass
+    assert spans.names == ["process orders"]
 
 
 def fail() -> None:
@@ -571,6 +569,28 @@ def test_wrong_options_are_refused(options: Any, message: str) -> None:
     for make in (lambda: producing("orders", **options), lambda: consuming("orders", {}, **options)):
         with pytest.raises(InstrumentationError, match=message):
             make()
+
+
+@pytest.mark.parametrize("destination", [5, 0.5, True, ["orders"], {}, object(), print])
+def test_what_names_no_destination_is_refused(destination: Any) -> None:
+    message = "destination got .*, expected the name of a queue, topic or subject. Write destination='orders'"
+    for make in (producing, consuming, consuming_batch):
+        carriers: list[Any] = [] if make is producing else [[]]
+        with pytest.raises(InstrumentationError, match=message):
+            make(destination, *carriers, system="kafka")
+
+
+@pytest.mark.parametrize("carriers", [{}, {"traceparent": "00-"}, "headers", b"headers", 5, object()])
+def test_one_carrier_for_a_batch_is_refused(carriers: Any) -> None:
+    with pytest.raises(InstrumentationError, match=r"expected one for each message\. Write \[message\.headers for"):
+        consuming_batch("orders", carriers, system="kafka")
+
+
+def test_a_poll_that_found_nothing_is_an_empty_batch(spans: CapturedSpans) -> None:
+    found: Any = None
+    with consuming_batch("orders", found, system="kafka"):
+        pass
+    assert messaging_attributes(spans.one("process orders"))["batch.message_count"] == 0
 
 
 @pytest.mark.parametrize("function", [producing, consuming, consuming_batch])

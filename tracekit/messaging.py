@@ -130,7 +130,7 @@ def producing(
         expected: Exception classes that are recorded but leave the status unset.
 
     Raises:
-        InstrumentationError: *system*, *operation* or *expected* is wrong.
+        InstrumentationError: *destination*, *system*, *operation* or *expected* is wrong.
 
     Source: semantic conventions, messaging/messaging-spans.md.
     """
@@ -185,7 +185,7 @@ def consuming(
         expected: Exception classes that are recorded but leave the status unset.
 
     Raises:
-        InstrumentationError: *system*, *operation* or *expected* is wrong.
+        InstrumentationError: *destination*, *system*, *operation* or *expected* is wrong.
 
     Source: semantic conventions, messaging/messaging-spans.md.
     """
@@ -231,7 +231,7 @@ def consuming_batch(
         expected: Exception classes that are recorded but leave the status unset.
 
     Raises:
-        InstrumentationError: *system*, *operation* or *expected* is wrong.
+        InstrumentationError: *destination*, *system*, *operation* or *expected* is wrong, or *carriers* is but one.
 
     Source: semantic conventions, messaging/messaging-spans.md.
     """
@@ -266,7 +266,7 @@ class _Spans:
         expected: Expected,
     ) -> None:
         checked = _checked("operation", operation, operation_type), _checked("system", system, "rabbitmq")
-        place, pattern = _text(destination), _text(template)
+        place, pattern = _place("destination", destination), _place("destination_template", template)
         self._kind = kind
         self._name = " ".join(part for part in (checked[0], pattern or place) if part)
         self._expected = checked_exceptions(expected, f"expected of {self._name}")
@@ -317,7 +317,15 @@ def _links_to(carriers: list[object]) -> tuple[Link, ...]:
     return tuple(link for link in links if link.context.is_valid)
 
 
-def _listed(carriers: Iterable[object]) -> list[object]:
+def _listed(carriers: Any) -> list[object]:
+    if carriers is None:  # a poll that found nothing
+        return []
+    if isinstance(carriers, (str, bytes, Mapping)) or not isinstance(carriers, Iterable):
+        msg = (
+            f"consuming_batch got {carriers!r:.100} as carriers, expected one for each message. "
+            f"Write [message.headers for message in messages]."
+        )
+        raise InstrumentationError(msg)
     try:
         return list(carriers)
     except Exception as error:  # noqa: BLE001  # the user's, of any type
@@ -329,6 +337,15 @@ def _text(value: object) -> str | None:
     """Return *value* as the text that the conventions ask for, whatever a client library gives: bytes, a number."""
     clean = attribute_value(value, DEFAULT_STRING_LIMIT)
     return None if clean is None else str(clean)
+
+
+def _place(option: str, given: object) -> str | None:
+    """Return *given* as text, None where a message has no such place."""
+    text = attribute_value(given, DEFAULT_STRING_LIMIT)
+    if given is None or (isinstance(text, str) and not isinstance(given, Mapping)):
+        return None if given is None else str(text)
+    msg = f"{option} got {given!r:.100}, expected the name of a queue, topic or subject. Write {option}='orders'."
+    raise InstrumentationError(msg)
 
 
 def _checked(option: str, given: object, example: str) -> str:

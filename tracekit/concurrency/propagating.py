@@ -32,7 +32,10 @@ def propagate(func: Callable[P, R]) -> Callable[P, R]:
         InstrumentationError: It is a generator function, whose steps belong to whoever iterates, or not callable.
     """
     call = _called_by(func)
-    if call is None or inspect.isgeneratorfunction(call) or inspect.isasyncgenfunction(call):
+    if call is None:
+        msg = f"propagate got {func!r:.100}, expected a function or coroutine function. Write propagate(work)."
+        raise InstrumentationError(msg)
+    if inspect.isgeneratorfunction(call) or inspect.isasyncgenfunction(call):
         msg = (
             f"propagate got {func!r:.100}, expected a function or coroutine function. For a generator function, "
             f"write propagate(...) around the function that iterates."
