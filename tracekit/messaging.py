@@ -317,10 +317,10 @@ def _links_to(carriers: list[object]) -> tuple[Link, ...]:
     return tuple(link for link in links if link.context.is_valid)
 
 
-def _listed(carriers: Any) -> list[object]:
+def _listed(carriers: Iterable[object] | None) -> list[object]:
     if carriers is None:  # a poll that found nothing
         return []
-    if isinstance(carriers, (str, bytes, Mapping)) or not isinstance(carriers, Iterable):
+    if isinstance(carriers, (str, bytes, Mapping)) or not hasattr(carriers, "__iter__"):
         msg = (
             f"consuming_batch got {carriers!r:.100} as carriers, expected one for each message. "
             f"Write [message.headers for message in messages]."
