@@ -145,6 +145,23 @@ def test_set_error_fails_the_span_without_an_exception(spans: CapturedSpans) -> 
     assert (status.status_code, status.description) == (StatusCode.ERROR, "no stock")
 
 
+def test_set_error_of_an_exception_says_its_type(spans: CapturedSpans) -> None:
+    class UntoldError(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError
+
+    for number, exc in enumerate((KeyError("order"), TimeoutError(), UntoldError())):
+        with traced_block(f"test.block{number}"):
+            set_error(exc)
+    said = [(span.status.description, str(span.attributes["error.type"]).rpartition(".")[2]) for span in spans]
+    assert said == [
+        ("KeyError: 'order'", "KeyError"),
+        ("TimeoutError", "TimeoutError"),
+        ("UntoldError: <UntoldError.__str__ raised RuntimeError>", "UntoldError"),
+    ]
+    assert not any(span.events for span in spans)
+
+
 def test_recorded_exception_leaves_the_status(spans: CapturedSpans) -> None:
     with traced_block("test.block"):
         try:

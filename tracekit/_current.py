@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Any, Final, final
+from typing import Any, Final, cast, final
 
 from opentelemetry.trace import (
     INVALID_SPAN,
@@ -22,6 +22,7 @@ from tracekit._attributes import AttributeValue, attribute_items, attribute_name
 from tracekit._config import runtime
 from tracekit._context import current_context
 from tracekit._diagnostics import FORGIVEN, forgive, report_failure
+from tracekit._semconv import ERROR_TYPE
 from tracekit._span import ACTIVE_KEY, ActiveSpan, link_to
 
 _CURRENT: Final = "the current span"
@@ -79,12 +80,13 @@ def set_attributes(attributes: Mapping[str, Any]) -> None:
         _set_attributes(span, attribute_items(attributes, settings.redactor, settings.string_limit, _CURRENT))
 
 
-def set_error(description: str) -> None:
+def set_error(description: str | BaseException) -> None:
     """
     Set the current span's status to ERROR: the operation has failed without raising.
 
     Args:
-        description: What went wrong, for people to read.
+        description: What went wrong, for people to read; or an exception that was handled, whose type is then
+            `error.type`. `record_exception` adds its stack trace.
     """
     span = get_current_span()
     active = current_context().get(ACTIVE_KEY)
@@ -94,7 +96,14 @@ def set_error(description: str) -> None:
         return
     try:
         settings = runtime.settings
-        said = message_text(_exceptions.STATUS_DESCRIPTION, str(description), settings.string_limit, settings.redactor)
+        if issubclass(type(description), BaseException):
+            exc = cast("BaseException", description)
+            message = _exceptions.exception_message(exc, settings.string_limit)
+            said = _exceptions.status_description(exc, message, settings.string_limit)
+            span.set_attribute(ERROR_TYPE, _exceptions.exception_type(exc))
+        else:
+            text = str(description)
+            said = message_text(_exceptions.STATUS_DESCRIPTION, text, settings.string_limit, settings.redactor)
         span.set_status(StatusCode.ERROR, said)
     except FORGIVEN as error:  # a span of another SDK, a description of another type
         forgive(_CURRENT, "set_error", error)
