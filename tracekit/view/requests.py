@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Final, final
 
 from tracekit.export.record import EventRecord, KindName, LinkRecord, SpanRecord, StatusName
@@ -35,6 +36,9 @@ STATUSES: Final[Mapping[object, StatusName]] = {
 IS_REMOTE: Final = 0x200
 _TRACE_ID_BYTES: Final = 16
 _SPAN_ID_BYTES: Final = 8
+_NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
+_NO_PARENT: Final = "0" * 16
+_MAX_TIME_NS: Final = 2**63
 
 
 @final
@@ -96,36 +100,40 @@ def service_of(resource: Mapping[str, Any]) -> str:
 def _parts(resource_spans: Any) -> Iterator[tuple[Any, dict[str, Any], str]]:
     """Yield each span as it stands there, with its resource and its scope."""
     for of_resource in resource_spans:
-        resource = _attributes(of_resource.get("resource", {}))
-        for of_scope in of_resource.get("scopeSpans", ()):
-            scope = of_scope.get("scope", {})
+        resource = _attributes(of_resource.get("resource") or _NOTHING)
+        # Scopes were instrumentation libraries before OTLP 0.15, and old files keep.
+        for of_scope in of_resource.get("scopeSpans") or of_resource.get("instrumentationLibrarySpans") or ():
+            scope = of_scope.get("scope") or of_scope.get("instrumentationLibrary") or _NOTHING
             named = " ".join(_text(part) for part in (scope.get("name", ""), scope.get("version", "")) if part)
-            for span in of_scope.get("spans", ()):
+            for span in of_scope.get("spans") or ():
                 yield span, resource, named
 
 
 def _span(span: Any, resource: Mapping[str, Any], scope: str) -> SpanRecord:
-    status = span.get("status", {})
+    status = span.get("status") or _NOTHING
     parent_id = span.get("parentSpanId")
+    parent_id = _id(parent_id, _SPAN_ID_BYTES) if parent_id else None
+    start, end = _time(span.get("startTimeUnixNano")), _time(span.get("endTimeUnixNano"))
     return SpanRecord(
         trace_id=_id(span["traceId"], _TRACE_ID_BYTES),
         span_id=_id(span["spanId"], _SPAN_ID_BYTES),
-        name=_text(span.get("name", "")),
-        parent_id=_id(parent_id, _SPAN_ID_BYTES) if parent_id else None,
-        parent_is_remote=bool(int(span.get("flags", 0)) & IS_REMOTE),
-        start_time_ns=int(span.get("startTimeUnixNano", 0)),
-        end_time_ns=int(span.get("endTimeUnixNano", 0)),
+        name=_text(span.get("name") or ""),
+        parent_id=None if parent_id == _NO_PARENT else parent_id,
+        parent_is_remote=bool(int(span.get("flags") or 0) & IS_REMOTE),
+        start_time_ns=start,
+        # What has begun and has no end was open when it was written.
+        end_time_ns=end if end or not start else None,
         attributes=_attributes(span),
         events=tuple(
-            EventRecord(_text(event.get("name", "")), int(event.get("timeUnixNano", 0)), _attributes(event))
-            for event in span.get("events", ())
+            EventRecord(_text(event.get("name") or ""), _time(event.get("timeUnixNano")), _attributes(event))
+            for event in span.get("events") or ()
         ),
         links=tuple(
             LinkRecord(_id(link["traceId"], _TRACE_ID_BYTES), _id(link["spanId"], _SPAN_ID_BYTES), _attributes(link))
-            for link in span.get("links", ())
+            for link in span.get("links") or ()
         ),
         status=STATUSES.get(status.get("code"), "unset"),
-        description=_text(status.get("message", "")),
+        description=_text(status.get("message") or ""),
         service=service_of(resource),
         kind=KINDS.get(span.get("kind"), "internal"),
         resource=resource,
@@ -134,7 +142,7 @@ def _span(span: Any, resource: Mapping[str, Any], scope: str) -> SpanRecord:
 
 
 def _attributes(owner: Any) -> dict[str, Any]:
-    return {_text(item["key"]): _value(item.get("value", {})) for item in owner.get("attributes", ())}
+    return {_text(item["key"]): _value(item.get("value") or _NOTHING) for item in owner.get("attributes") or ()}
 
 
 def _value(value: Any) -> Any:
@@ -146,9 +154,9 @@ def _value(value: Any) -> Any:
         if kind == "bytesValue":
             return base64.b64decode(content)
         if kind == "arrayValue":
-            return tuple(_value(item) for item in content.get("values", ()))
+            return tuple(_value(item) for item in content.get("values") or ())
         if kind == "kvlistValue":
-            return {_text(item["key"]): _value(item.get("value", {})) for item in content.get("values", ())}
+            return {_text(item["key"]): _value(item.get("value") or _NOTHING) for item in content.get("values") or ()}
         return content  # stringValue, boolValue
     return None
 
@@ -160,9 +168,16 @@ def _text(value: Any) -> str:
     return value
 
 
+def _time(value: Any) -> int:
+    """Return nanoseconds since the epoch; 0, which is unknown, for a time that a signed 64-bit integer cannot hold."""
+    time = int(value or 0)
+    return time if 0 <= time < _MAX_TIME_NS else 0
+
+
 def _id(value: Any, size: int) -> str:
     """Return an id of *size* bytes as lower-case hex."""
-    identifier = bytes.fromhex(value)
+    # Base64 is how protobuf's own JSON writes it, and some backends.
+    identifier = bytes.fromhex(value) if len(value) == 2 * size else base64.b64decode(value, validate=True)
     if len(identifier) != size:
         msg = f"an id of {len(identifier)} bytes"
         raise ValueError(msg)
