@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import random
+import re
 import threading
+from pathlib import Path
 
 import pytest
 from opentelemetry import trace
@@ -320,3 +322,59 @@ def test_fixture_comes_with_the_installed_package(pytester: pytest.Pytester) -> 
         """
     )
     pytester.runpytest_subprocess("-p", "no:randomly").assert_outcomes(passed=2)
+
+
+def test_switching_the_sdk_off_does_not_switch_capturing_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
+    configure()
+    with capture_spans() as spans, traced_block("test.block"):
+        pass
+    spans.one("test.block")
+    with traced_block("test.after") as span:
+        assert not span.is_recording()
+
+
+def test_failure_is_shown_where_the_test_asserts(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        from tracekit import traced_block
+
+        def test_order(spans):
+            with traced_block("orders.create"):
+                pass
+            spans.one("orders.create").has_status("ERROR")
+        """
+    )
+    ran = pytester.runpytest_inprocess("-p", "no:randomly", "-p", "no:cacheprovider")
+    ran.stdout.fnmatch_lines(
+        [
+            '>       spans.one("orders.create").has_status("ERROR")',
+            "E       AssertionError: orders.create has status OK, expected ERROR. Captured:",
+            "E         > orders.create",
+            "test_failure_is_shown_where_the_test_asserts.py:6: AssertionError",
+        ]
+    )
+
+
+@pytest.mark.slow
+def test_workers_of_xdist_capture_their_own_spans(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        import pytest
+        from tracekit import traced_block
+
+        @pytest.mark.parametrize("number", range(20))
+        def test_order(spans, number):
+            with traced_block(f"orders.create_{number}"):
+                pass
+            assert spans.names == [f"orders.create_{number}"]
+        """
+    )
+    pytester.runpytest_subprocess("-p", "no:randomly", "-n", "2").assert_outcomes(passed=20)
+
+
+def test_examples_of_the_documentation_pass_as_tests(pytester: pytest.Pytester) -> None:
+    document = Path(__file__).parent.parent.joinpath("docs", "testing.md").read_text(encoding="utf-8")
+    pytester.makepyfile("\n".join(re.findall(r"^```python\n(.*?)^```$", document, re.MULTILINE | re.DOTALL)))
+    warnings = ("-W", "error", "-W", "ignore:Using `httpx` with `starlette.testclient`")
+    pytester.runpytest_subprocess("-p", "no:randomly", *warnings).assert_outcomes(passed=4)
