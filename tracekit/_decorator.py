@@ -5,11 +5,15 @@ from __future__ import annotations
 import functools
 import types
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from typing import Any, Protocol, TypeVar, cast, overload
 
 from opentelemetry.trace import SpanKind, TracerProvider
 
+from tracekit._diagnostics import FORGIVEN
+from tracekit._naming import own_text
 from tracekit._operation import Kind, Operation, Options
+from tracekit._scalars import type_name
 from tracekit._wrappers import operation_of, wrap
 from tracekit.errors import InstrumentationError
 
@@ -79,10 +83,10 @@ def traced(given: Any = None, /, **options: Any) -> Any:
     Source: OpenTelemetry specification, trace/api.md#span.
     """
     _refuse_unknown(options)
-    if given is None or isinstance(given, str):
+    if given is None or issubclass(type(given), str):
         return functools.partial(_decorate, name=given, options=cast("Options", options))
     if options:
-        msg = f"traced got {given!r} together with options, expected a name. Write @traced('orders.create', ...)."
+        msg = f"traced got {_shown(given)} together with options, expected a name. Write @traced('orders.create', ...)."
         raise InstrumentationError(msg)
     return _decorate(given, name=None, options={})
 
@@ -90,15 +94,31 @@ def traced(given: Any = None, /, **options: Any) -> Any:
 def _decorate(target: Any, *, name: str | None, options: Options) -> Any:
     if options.get("enabled", True) is False:
         return target
-    if isinstance(target, (staticmethod, classmethod)):
-        descriptor = cast("staticmethod[..., Any] | classmethod[Any, ..., Any]", target)
-        return type(descriptor)(_decorate(descriptor.__func__, name=name, options=options))
-    if isinstance(target, type):
-        return _decorate_class(cast("type[Any]", target), name, options)
+    kind: Any = type(target)  # by type, here and below: what an object says of its class may be anything
+    if issubclass(kind, (staticmethod, classmethod)):
+        return kind(_decorate(target.__func__, name=name, options=options))
+    if issubclass(kind, type):
+        return _decorate_class(target, name, options)
     if not callable(target):
-        msg = f"traced got {target!r}, expected a function, method, class or other callable. Write @traced above a def."
+        msg = (
+            f"traced got {_shown(target)}, expected a function, method, class or other callable. "
+            f"Write @traced above a def."
+        )
         raise InstrumentationError(msg)
-    operation = Operation(target, name, getattr(target, "__module__", None) or "", options)
+    try:
+        return _decorate_callable(target, name, options)
+    except (InstrumentationError, KeyboardInterrupt):
+        raise
+    except BaseException as error:  # the callable's own: properties, `__getattr__`, a signature
+        msg = (
+            f"traced got {_shown(target)}, which cannot be looked at ({type_name(type(error))}), expected a callable "
+            f"that inspect can read. Write a function that calls it, and @traced above that."
+        )
+        raise InstrumentationError(msg) from error
+
+
+def _decorate_callable(target: Any, name: str | None, options: Options) -> Any:
+    operation = Operation(target, name, own_text(target, "__module__") or "", options)
     traced_as = operation_of(target)
     if traced_as is not None and traced_as.name == operation.name:
         return target
@@ -107,18 +127,42 @@ def _decorate(target: Any, *, name: str | None, options: Options) -> Any:
 
 def _decorate_class(cls: type[Any], name: str | None, options: Options) -> type[Any]:
     if name is not None:
-        msg = f"traced got {name!r} for the class {cls.__name__}, whose methods have names. Write service={name!r}."
+        msg = f"traced got {name!r} for the class {type_name(cls)}, whose methods have names. Write service={name!r}."
         raise InstrumentationError(msg)
     methods: dict[str, Any] = {}
-    for attribute, member in vars(cls).items():
-        func: object = getattr(cast("object", member), "__func__", member)
+    body = dict(vars(cls))
+    for attribute, member in body.items():
+        func: object = member.__func__ if issubclass(type(member), (staticmethod, classmethod)) else member
         is_method = isinstance(func, types.FunctionType)
         if attribute.startswith("_") or not is_method or operation_of(func) is not None:
             continue
         methods[attribute] = _decorate(member, name=None, options=options)
     for attribute, method in methods.items():
-        setattr(cls, attribute, method)
+        try:
+            setattr(cls, attribute, method)
+        except FORGIVEN as error:  # the metaclass's
+            _put_back(cls, {done: body[done] for done in methods})
+            msg = (
+                f"traced got the class {type_name(cls)}, which refuses another {attribute!r} "
+                f"({type_name(type(error))}), expected one that lets its attributes be set. "
+                f"Write @traced above each method."
+            )
+            raise InstrumentationError(msg) from error
     return cls
+
+
+def _put_back(cls: type[Any], methods: dict[str, Any]) -> None:
+    for attribute, method in methods.items():
+        if vars(cls).get(attribute) is not method:
+            with suppress(*FORGIVEN):
+                setattr(cls, attribute, method)
+
+
+def _shown(given: object) -> str:
+    try:
+        return f"{given!r:.100}"
+    except FORGIVEN:  # its `__repr__`
+        return f"an object of type {type_name(type(given))}"
 
 
 def _refuse_unknown(options: Mapping[str, Any]) -> None:

@@ -7,7 +7,9 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path, PurePath
-from typing import Any, Final
+from typing import Any, Final, cast
+
+from tracekit._diagnostics import FORGIVEN
 
 _BEFORE_CAPITAL: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
@@ -35,9 +37,18 @@ def span_name(name: str | None, *, service: str | None, module: str, qualname: s
 
 def named(func: Callable[..., Any]) -> Callable[..., Any]:
     """Return what *func* is called by: itself, what a partial is of, or the class of a callable object."""
-    while isinstance(func, functools.partial):
-        func = func.func
-    return func if hasattr(func, "__qualname__") else type(func)
+    while issubclass(type(func), functools.partial):
+        func = cast("functools.partial[Any]", func).func
+    return func if own_text(func, "__qualname__") is not None else type(func)
+
+
+def own_text(target: object, attribute: str) -> str | None:
+    """Return an attribute of *target* if it is a string: callable objects answer with anything, or raise."""
+    try:
+        found: object = getattr(target, attribute, None)
+    except FORGIVEN:  # a property, a `__getattr__`
+        return None
+    return found if type(found) is str else None
 
 
 def module_service(module: str) -> str:

@@ -12,7 +12,7 @@ from opentelemetry.trace import SpanKind, Tracer, TracerProvider
 from tracekit._attributes import AttributeValue, attribute_value, put
 from tracekit._config import Settings, runtime, tracer_of
 from tracekit._extraction import Extraction
-from tracekit._naming import named, span_name
+from tracekit._naming import named, own_text, span_name
 from tracekit._ratio import ratio_of
 from tracekit._semconv import CODE_FILE_PATH, CODE_FUNCTION_NAME, CODE_LINE_NUMBER
 from tracekit.errors import InstrumentationError
@@ -159,7 +159,7 @@ def code_attributes(func: Callable[..., Any], *, with_location: bool) -> dict[st
     Source: semantic conventions, code/code-spans.md.
     """
     target = named(func)
-    module, qualname = getattr(target, "__module__", None), getattr(target, "__qualname__", None)
+    module, qualname = own_text(target, "__module__"), own_text(target, "__qualname__")
     attributes: dict[str, AttributeValue] = {CODE_FUNCTION_NAME: ".".join(part for part in (module, qualname) if part)}
     code = getattr(inspect.unwrap(target), "__code__", None)
     if with_location and code is not None:
@@ -192,8 +192,8 @@ def _checked_name(func: Callable[..., Any] | None, name: object, module: str, se
     return span_name(
         cast("str | None", name),
         service=cast("str | None", service),
-        module=getattr(target, "__module__", None) or module,
-        qualname=getattr(target, "__qualname__", None) or "block",
+        module=own_text(target, "__module__") or module,
+        qualname=own_text(target, "__qualname__") or "block",
     )
 
 

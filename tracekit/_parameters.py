@@ -12,6 +12,7 @@ from typing import Annotated, Any, Final, ForwardRef, TypeAlias, final, get_args
 
 from tracekit._extractors import SpanAttribute
 from tracekit._naming import named
+from tracekit._scalars import type_name
 from tracekit.errors import InstrumentationError
 
 Binder: TypeAlias = Callable[..., "tuple[Any, ...]"]
@@ -79,12 +80,15 @@ class Parameters:
 def _evaluated(annotation: str, parameter: str, scope: dict[str, Any]) -> Any:
     try:
         found = eval(annotation, {}, _Names(scope, builtins.__dict__))  # noqa: S307  # the user's own, as typing does it
-    except Exception as error:  # noqa: BLE001  # whatever an annotation does
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001  # whatever an annotation does, exits included
         if "SpanAttribute" not in annotation:
             return None
         msg = (
-            f"the annotation of {parameter!r} got {annotation!r}, which cannot be read here ({error}), expected names "
-            f"of the module. Write Annotated[int, SpanAttribute('order.id')]."
+            f"the annotation of {parameter!r} got {annotation!r}, which cannot be read here "
+            f"({type_name(type(error))}), expected names of the module. "
+            f"Write Annotated[int, SpanAttribute('order.id')]."
         )
         raise InstrumentationError(msg) from None
     # Quoted where all annotations are strings already.
