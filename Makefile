@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 WORKERS ?= 2
 ARGS ?=
 
-.PHONY: help demo test test-slow test-all test-lowest lint format types coverage bench clean
+.PHONY: help demo test test-slow test-all test-lowest test-sdk-spans lint format types coverage bench clean
 
 help:
 	@echo "make demo         run the order service and print its traces"
@@ -16,6 +16,7 @@ help:
 	@echo "make test-slow    run the long tests"
 	@echo "make test-all     run the test suite on every CPython 3.10-3.14 of this machine"
 	@echo "make test-lowest  run the test suite on the oldest dependencies allowed"
+	@echo "make test-sdk-spans  run the test suite over the spans of OpenTelemetry's SDK"
 	@echo "make lint         check style and formatting (make format mends)"
 	@echo "make types        check types with mypy and pyright"
 	@echo "make coverage     report the lines and branches no test runs"
@@ -50,6 +51,9 @@ test-all:
 
 test-lowest: .venv-lowest/.installed-lowest
 	.venv-lowest/bin/python -m pytest -n $(WORKERS) -m "not slow" $(ARGS)
+
+test-sdk-spans: $(VENV)/.installed-test
+	TRACEKIT_ENGINE=sdk $(BIN)/python -m pytest -n $(WORKERS) -m "not slow" $(ARGS)
 
 .venv-lowest/.installed-lowest: pyproject.toml .ci/lowest.py
 	$(PYTHON) -m venv --clear .venv-lowest

@@ -12,6 +12,8 @@ from hypothesis import settings
 from opentelemetry import trace as trace_api
 from opentelemetry.util._once import Once
 
+from tracekit.recording.provider import ENGINE_FITS
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -40,6 +42,13 @@ SERVICE_PORTS: Final = {"postgresql": 5432, "redis": 6379, "rabbitmq": 5672, "na
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """`@pytest.mark.engine("what the SDK's spans do")`: skip where those are used (`make test-sdk-spans`)."""
+    mark = item.get_closest_marker("engine")
+    if mark is not None and not ENGINE_FITS:
+        pytest.skip(f"over the SDK's spans: {mark.args[0]}")
 
 
 @pytest.fixture(autouse=True)

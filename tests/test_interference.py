@@ -111,6 +111,7 @@ def test_a_key_that_is_cut_is_judged_whole(spans: CapturedSpans) -> None:
     assert "hunter2" not in str(spans.one("shop.order").attributes)
 
 
+@pytest.mark.engine("what a log handler raises reaches who set the attribute")
 def test_log_handler_that_raises_does_not_reach_who_sets_attributes() -> None:
     class Raises(logging.Handler):
         def emit(self, record: logging.LogRecord) -> NoReturn:
@@ -145,6 +146,7 @@ def test_exporter_that_empties_its_batch_loses_nothing_uncounted() -> None:
         assert dict(tracing.stats.dropped) == {"export_failed": 10}
 
 
+@pytest.mark.engine("a forked child ends its copies of them too")
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 def test_forked_child_leaves_the_spans_its_parent_has_open_to_it(tmp_path: Path) -> None:

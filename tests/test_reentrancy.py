@@ -68,6 +68,7 @@ def _in_time(run: Callable[[], None]) -> None:
         raise raised[0]
 
 
+@pytest.mark.engine("a log handler that is told of a value finds the lock of the attributes taken")
 @pytest.mark.parametrize(
     "log",
     [
@@ -94,6 +95,7 @@ def test_log_handler_that_adds_to_the_span_neither_hangs_nor_recurses(
     assert [span.name for span in tracing.spans] == ["test.block"]
 
 
+@pytest.mark.engine("a log handler that is told of a value finds the lock of the attributes taken")
 def test_log_handler_that_adds_to_the_span_is_told_of_the_limit_once(
     tracing: tracekit.Tracing, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -104,6 +106,7 @@ def test_log_handler_that_adds_to_the_span_is_told_of_the_limit_once(
     assert tracing.spans[0].dropped_attributes == 10_000 - 128
 
 
+@pytest.mark.engine("their locks are not re-entrant")
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="there are no interval timers here")
 def test_signal_handler_that_adds_to_the_span_neither_hangs_nor_recurses(tracing: tracekit.Tracing) -> None:
     handled = 0
@@ -140,6 +143,7 @@ def test_signal_handler_that_adds_to_the_span_neither_hangs_nor_recurses(tracing
     assert set(names) == {"test.block", "test.inner", "test.handler"}
 
 
+@pytest.mark.engine("their locks are not re-entrant")
 def test_signal_handler_that_interrupts_the_adding_of_an_event_does_not_wait_for_it(tracing: tracekit.Tracing) -> None:
     """Interrupt at every line of the SDK's and the engine's code in turn, as a signal may."""
     interrupted = 0
@@ -246,6 +250,7 @@ def test_value_that_touches_the_span_from_its_own_methods_is_never_asked(tracing
     assert [event.name for event in tracing.spans[0].events] == ["event"]
 
 
+@pytest.mark.engine("their locks are not re-entrant")
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 def test_fork_while_another_thread_adds_events_leaves_the_child_able_to(tracing: tracekit.Tracing) -> None:
