@@ -1,16 +1,20 @@
-"""An exception is recorded once a trace, wherever it goes; what is recorded of it is bounded, and cheap."""
+"""An exception is recorded once on its way out, wherever that leads; what is recorded of it is bounded, and cheap."""
 
 from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
+import copy
 import multiprocessing
 import pickle
 import sys
 import threading
+import weakref
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
+from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import StatusCode
 
 from tracekit import ContextExecutor, propagate, record_exception, set_attribute, traced, traced_block
@@ -78,17 +82,48 @@ def test_exception_that_crosses_an_executor_is_recorded_by_the_innermost(spans: 
     assert _recorded(spans) == ["test.inner"]
 
 
-def test_mark_of_an_exception_that_was_recorded_is_pickled_with_it(spans: CapturedSpans) -> None:
-    def declined() -> BaseException:
-        try:
-            _declined()
-        except DeclinedError as error:
-            return pickle.loads(pickle.dumps(error))
-        raise AssertionError
+@pytest.mark.parametrize("make", [lambda: ValueError("x", 2), lambda: DeclinedError("x"), lambda: OSError(2, "x")])
+def test_recorded_exception_has_nothing_that_others_can_see(make: Callable[[], Any], spans: CapturedSpans) -> None:
+    error, plain = make(), make()
+    for exc in (error, plain):
+        exc.code = 7
+    for _ in range(2):
+        with pytest.raises(type(error)), traced_block("test.outer"), traced_block("test.inner"):
+            raise error
+    assert _recorded(spans) == ["test.inner"] * 2
+    assert (vars(error), repr(vars(error)), error.args) == (vars(plain), repr(vars(plain)), plain.args)
+    assert error.__reduce__() == plain.__reduce__()
+    for duplicate in (pickle.loads(pickle.dumps(error)), copy.copy(error), copy.deepcopy(error)):
+        assert (type(duplicate), duplicate.args, vars(duplicate)) == (type(plain), plain.args, vars(plain))
+        assert type(vars(duplicate)) is dict
+    del error.code
+    assert vars(error) == {}
 
-    with pytest.raises(DeclinedError), traced_block("test.outer"):
-        raise declined()
-    assert _recorded(spans) == ["test.inner"]
+
+def test_dict_that_an_exception_shares_stays_shared(spans: CapturedSpans) -> None:
+    shared: dict[str, Any] = {}
+    error = ValueError("x")
+    error.__dict__ = shared
+    with pytest.raises(ValueError, match="x"), traced_block("test.block"):
+        raise error
+    shared["code"] = 7
+    assert vars(error) is shared
+
+
+@pytest.mark.parametrize("kind", [ValueError, DeclinedError])
+def test_recorded_exception_lives_no_longer(kind: type[Exception], spans: CapturedSpans) -> None:
+    class Held:
+        pass
+
+    def fail() -> weakref.ref[Held]:
+        held = Held()
+        with contextlib.suppress(kind), traced_block("test.block"):
+            raise kind(held)
+        return weakref.ref(held)
+
+    with traced_block("test.outer"):
+        assert [fail()() for _ in range(3)] == [None] * 3
+    assert _recorded(spans) == ["test.block"] * 3
 
 
 def test_exception_of_a_worker_process_is_an_error_here(spans: CapturedSpans) -> None:
@@ -145,21 +180,63 @@ def test_exception_raised_from_another_is_one_of_its_own(spans: CapturedSpans) -
     assert stack.index("DeclinedError: insufficient funds") < stack.index("direct cause") < stack.index("no order")
 
 
-def test_exception_that_is_raised_again_later_in_the_trace_is_recorded_once(spans: CapturedSpans) -> None:
-    kept: list[BaseException] = []
+@pytest.mark.parametrize("kind", [DeclinedError, ValueError, KeyboardInterrupt])
+def test_exception_that_is_raised_again_is_recorded_again_by_the_innermost(
+    kind: type[BaseException], spans: CapturedSpans
+) -> None:
+    always = kind("always the same")
 
-    def later() -> None:
-        raise kept[0]
+    @traced("test.inner")
+    def inner() -> None:
+        raise always
+
+    @traced("test.middle")
+    def middle() -> None:
+        inner()
 
     with traced_block("test.outer"):
-        try:
-            _declined()
-        except DeclinedError as error:
-            kept.append(error)
-        with pytest.raises(DeclinedError):
-            traced("test.later")(later)()
+        for _ in range(3):
+            with pytest.raises(kind):
+                middle()
+        with pytest.raises(kind), traced_block("test.other"):
+            raise always
+    assert _recorded(spans) == ["test.inner"] * 3 + ["test.other"]
+    failed = [span.name for span in spans if span.status.status_code is StatusCode.ERROR]
+    assert failed == ["test.inner", "test.middle"] * 3 + ["test.other"]
+
+
+def test_exception_of_one_task_that_several_wait_for_is_recorded_by_each(spans: CapturedSpans) -> None:
+    @traced("test.waiting")
+    async def wait_for(task: asyncio.Task[None]) -> None:
+        await task
+
+    @traced("test.task")
+    async def fail() -> None:
+        raise DeclinedError(_FUNDS)
+
+    async def main() -> None:
+        with traced_block("test.outer"):
+            task = asyncio.create_task(fail())
+            await asyncio.gather(wait_for(task), wait_for(task), return_exceptions=True)
+
+    asyncio.run(main())
+    assert sorted(_recorded(spans)) == ["test.task", "test.waiting", "test.waiting"]
+    assert spans.one("test.task").status.status_code is StatusCode.ERROR
+
+
+@pytest.mark.parametrize("between", ["foreign", "unrecorded", "expected"])
+def test_exception_is_recorded_once_whatever_spans_are_between(between: str, spans: CapturedSpans) -> None:
+    def pass_on() -> contextlib.AbstractContextManager[Any]:
+        if between == "foreign":
+            tracer = TracerProvider(shutdown_on_exit=False).get_tracer("theirs")
+            return tracer.start_as_current_span("theirs", record_exception=False, set_status_on_exception=False)
+        if between == "expected":
+            return traced_block("test.between", expected=DeclinedError)
+        return traced_block("test.between", record_exception=False)
+
+    with pytest.raises(DeclinedError), traced_block("test.outer"), pass_on(), traced_block("test.inner"):
+        raise DeclinedError(_FUNDS)
     assert _recorded(spans) == ["test.inner"]
-    assert spans.one("test.later").status.description == "DeclinedError: insufficient funds"
 
 
 def test_one_exception_raised_in_several_traces_is_recorded_in_each(spans: CapturedSpans) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from opentelemetry import context as context_api
@@ -10,6 +10,8 @@ from opentelemetry import trace as trace_api
 from opentelemetry.context import Context
 from opentelemetry.context.contextvars_context import ContextVarsRuntimeContext
 
+# Under this key a context holds the ActiveSpan it was made for.
+ACTIVE_KEY: Final = "tracekit-active-span"
 # The key under which a context holds its span, asked of the public function that writes it.
 SPAN_KEY: Final[str] = next(iter(trace_api.set_span_in_context(trace_api.INVALID_SPAN, Context())))
 
@@ -25,3 +27,14 @@ def _access() -> tuple[Callable[[], Context], Callable[[Context], Any]]:
 
 # Replacing needs no token: who leaves looks first whether the context is still its own (see _span.ActiveSpan.leave).
 current_context, replace_context = _access()
+
+
+def enclosing(context: Context) -> Iterator[tuple[Any, Context]]:
+    """Yield the active spans that *context* is inside of, innermost first, each with the context around it."""
+    seen: set[int] = set()
+    active: Any = context.get(ACTIVE_KEY)
+    while active is not None and id(active) not in seen:
+        seen.add(id(active))
+        context = active._previous  # noqa: SLF001  # ActiveSpan is the layers' above, the chain it keeps is read here only
+        yield active, context
+        active = context.get(ACTIVE_KEY)

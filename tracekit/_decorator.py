@@ -94,9 +94,10 @@ def traced(given: Any = None, /, **options: Any) -> Any:
 def _decorate(target: Any, *, name: str | None, options: Options) -> Any:
     if options.get("enabled", True) is False:
         return target
-    kind: Any = type(target)  # by type, here and below: what an object says of its class may be anything
+    # By type, here and below: what an object says of its class may be anything.
+    kind = type(cast("object", target))
     if issubclass(kind, (staticmethod, classmethod)):
-        return kind(_decorate(target.__func__, name=name, options=options))
+        return cast("Any", kind)(_decorate(target.__func__, name=name, options=options))
     if issubclass(kind, type):
         return _decorate_class(target, name, options)
     if not callable(target):

@@ -1,18 +1,21 @@
-"""What an exception says on a span: its kind, its message, its stack trace; each exception is recorded once a trace."""
+"""What an exception says on a span: its kind, its message, its stack trace; recorded once on its way out."""
 
 from __future__ import annotations
 
 import os
 import sys
 import traceback
+import weakref
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, SupportsIndex, TypeAlias, cast, final
 
 from opentelemetry.trace import Span
+from typing_extensions import override
 
 from tracekit._attributes import AttributeValue, message_text, text
 from tracekit._config import runtime
+from tracekit._context import current_context, enclosing
 from tracekit._diagnostics import FORGIVEN, forgive
 from tracekit._scalars import CUT, type_name
 from tracekit._semconv import EVENT_EXCEPTION, EXCEPTION_MESSAGE, EXCEPTION_STACKTRACE, EXCEPTION_TYPE
@@ -24,8 +27,6 @@ _MAX_MEMBERS: Final = 1_000
 _MAX_NAME: Final = 256
 _MESSAGE_LIMIT: Final = 8 * 1024
 STATUS_DESCRIPTION: Final = "otel.status_description"
-# Kept in the own __dict__ of an exception, as trace id, span id and message: follows it through threads and pickles.
-_RECORDED_IN: Final = "__tracekit_recorded_in__"
 _OWN_ROOM: Final = os.path.dirname(__file__)  # noqa: PTH120  # compared with code objects' file names, which are strings
 
 CAUSED: Final = "\nThe above exception was the direct cause of the following exception:\n\n"
@@ -61,17 +62,17 @@ def status_description(exc: BaseException, message: str, limit: int) -> str:
 
 def record(span: Span, exc: BaseException, limit: int, attributes: dict[str, AttributeValue] | None = None) -> str:
     """
-    Add the `exception` event for *exc* to *span*, unless this trace has it already.
+    Add the `exception` event for *exc* to *span*, unless a span that it has passed on its way here has it already.
 
     Returns:
-        The message of *exc*, cut to *limit* characters; its `__str__` runs once a trace.
+        The message of *exc*, cut to *limit* characters; its `__str__` runs once for all spans it passes.
 
     Source: semantic conventions, exceptions/exceptions-spans.md.
     """
     context = span.get_span_context()
-    mark = _mark(exc)
-    if mark[0] == context.trace_id:
-        return mark[2]
+    mark = _mark_of(exc)
+    if mark is not None and mark.trace_id == context.trace_id and context.span_id in mark.passes:
+        return mark.message
     message = exception_message(exc, limit)
     span.add_event(
         EVENT_EXCEPTION,
@@ -83,29 +84,104 @@ def record(span: Span, exc: BaseException, limit: int, attributes: dict[str, Att
         },
     )
     try:
-        # object.__setattr__: a frozen dataclass may be an exception too.
-        object.__setattr__(exc, _RECORDED_IN, (context.trace_id, context.span_id, message))
-    except FORGIVEN as error:  # a property of that name, a `__dict__` of another kind
+        _put_mark(exc, _Mark(context.trace_id, context.span_id, message, _passes(context.span_id)))
+    except FORGIVEN as error:  # a span of another SDK
         forgive("exceptions", "marking one as recorded", error)
     return message
 
 
 def recorded_in(exc: BaseException) -> tuple[int, int]:
-    """Return the trace id and span id where *exc* was recorded, zeros if it was not."""
-    return _mark(exc)[:2]
+    """Return the trace id and span id where *exc* was recorded last, zeros if it was not."""
+    mark = _mark_of(exc)
+    return (0, 0) if mark is None else (mark.trace_id, mark.span_id)
 
 
-def _mark(exc: BaseException) -> tuple[int, int, str]:
+class _Mark(NamedTuple):
+    """
+    Where an exception was recorded.
+
+    Args:
+        trace_id: In which trace.
+        span_id: In which span.
+        message: The exception's message.
+        passes: The ids of the spans it passes on its way out: that one and those around it. Raised anywhere else, it
+            is on another way.
+    """
+
+    trace_id: int
+    span_id: int
+    message: str
+    passes: frozenset[int]
+
+
+def _passes(span_id: int) -> frozenset[int]:
+    around = (active.span.get_span_context().span_id for active, _ in enclosing(current_context()))
+    return frozenset((span_id, *around))
+
+
+@final
+class _Reference(weakref.ref[BaseException]):
+    """Holds the mark of an exception as long as that lives."""
+
+    __slots__ = ("key", "mark")
+
+    key: int
+    mark: _Mark
+
+
+@final
+class _MarkedDict(dict[str, Any]):
+    """The `__dict__` of an exception that knows no weak references, and its mark; equal, printed and pickled as one."""
+
+    __slots__ = ("mark",)
+
+    mark: _Mark
+
+    @override
+    def __reduce_ex__(self, protocol: SupportsIndex, /) -> tuple[Any, ...]:
+        return dict, (dict(self),)
+
+
+# By id. Not in the exception's own `__dict__`, which programs compare, print, pickle and share.
+_references: Final[dict[int, _Reference]] = {}
+_Dict: TypeAlias = "dict[str, Any]"
+_dict_of: Final[Callable[[BaseException], _Dict]] = BaseException.__dict__["__dict__"].__get__
+_set_dict: Final[Callable[[BaseException, _Dict], None]] = BaseException.__dict__["__dict__"].__set__
+
+
+def _mark_of(exc: BaseException) -> _Mark | None:
+    reference = _references.get(id(exc))
+    if reference is not None and reference() is exc:
+        return reference.mark
+    own = _dict_of(exc)
+    return own.mark if type(own) is _MarkedDict else None
+
+
+def _put_mark(exc: BaseException, mark: _Mark) -> None:
     try:
-        # Not getattr: an exception's `__getattr__` may do anything.
-        found: object = _dict_of(exc).get(_RECORDED_IN)
-    except FORGIVEN as error:  # as above
-        forgive("exceptions", "reading whether one is recorded", error)
-        found = None
-    return cast("tuple[int, int, str]", found) if type(found) is tuple else (0, 0, "")
+        reference = _Reference(exc, _forget)
+    except TypeError:  # those of Python itself
+        if _holders_of_dict(exc) == _NO_OTHER_HOLDERS:
+            marked = _MarkedDict(_dict_of(exc))
+            marked.mark = mark
+            _set_dict(exc, marked)
+        return
+    reference.key, reference.mark = id(exc), mark
+    _references[reference.key] = reference
 
 
-_dict_of: Final[Callable[[BaseException], dict[str, object]]] = BaseException.__dict__["__dict__"].__get__
+def _forget(reference: weakref.ref[BaseException]) -> None:
+    key = cast("_Reference", reference).key
+    if _references.get(key) is reference:
+        del _references[key]
+
+
+def _holders_of_dict(exc: BaseException) -> int:
+    return sys.getrefcount(_dict_of(exc))
+
+
+# Whoever else holds the dict of an exception would see that no longer.
+_NO_OTHER_HOLDERS: Final = _holders_of_dict(ValueError())
 
 
 def stack_trace(exc: BaseException, message: str) -> str:
