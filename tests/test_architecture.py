@@ -16,7 +16,19 @@ if TYPE_CHECKING:
 # Bottom to top. A module imports from lower rows only; a package's name stands for all of its modules, which may
 # import each other. A new file gets its row first.
 LAYERS: Final = (
-    ("errors", "_semconv", "_version", "_stats", "_fork", "_threads", "_context", "_scalars", "redaction", "typing"),
+    (
+        "errors",
+        "_semconv",
+        "_version",
+        "_stats",
+        "_fork",
+        "_exit",
+        "_threads",
+        "_context",
+        "_scalars",
+        "redaction",
+        "typing",
+    ),
     ("_diagnostics", "_environment", "_ratio"),
     ("_redaction",),
     ("_attributes", "_metrics"),
@@ -36,7 +48,7 @@ LAYERS: Final = (
     ("sampling", "export", "recording"),
     ("messaging", "logs", "concurrency", "instrumentation"),
     ("configuration",),
-    ("testing", "view"),
+    ("testing", "view", "running"),
     ("pytest_plugin",),
     ("cli",),
     ("__init__", "__main__"),

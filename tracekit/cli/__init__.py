@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 # exit status.
 COMMANDS: Final = {
     "demo": "run a real order service and print its traces",
+    "run": "run a program with tracing, without a change to it",
     "view": "show the traces of files: trees, waterfalls, summaries",
+    "serve": "receive traces on this machine and show them in the browser",
 }
 
 # What shells give to a command that a signal has ended: 128 + its number.

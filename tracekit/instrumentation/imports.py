@@ -20,16 +20,24 @@ Watcher: TypeAlias = Callable[[], None]
 
 _lock: Final = threading.Lock()
 _watchers: Final[dict[str, list[Watcher]]] = {}
+# Of many modules: what tells whether one is meant, and what is called with its name.
+_general: Final[list[tuple[Callable[[str], bool], Callable[[str], None]]]] = []
 _searching: Final = threading.local()
 
 
 def watch(modules: Iterable[str], watcher: Watcher) -> None:
     """Call *watcher* after each import and each reload of *modules*; it must not raise."""
     with _lock:
-        if _finder not in sys.meta_path:
-            sys.meta_path.insert(0, _finder)
+        _install()
         for module in modules:
             _watchers.setdefault(module, []).append(watcher)
+
+
+def watch_all(is_meant: Callable[[str], bool], watcher: Callable[[str], None]) -> None:
+    """Call *watcher* with the name of each module that *is_meant*, after each import and reload; neither may raise."""
+    with _lock:
+        _install()
+        _general.append((is_meant, watcher))
 
 
 def unwatch(modules: Iterable[str], watcher: Watcher) -> None:
@@ -44,6 +52,11 @@ def unwatch(modules: Iterable[str], watcher: Watcher) -> None:
         # The finder stays: an import in another thread may be walking along the list, and would miss the next one.
 
 
+def _install() -> None:
+    if _finder not in sys.meta_path:
+        sys.meta_path.insert(0, _finder)
+
+
 @final
 class _Finder(MetaPathFinder):
     """Finds nothing itself: has the loader that the other finders find call back."""
@@ -53,7 +66,9 @@ class _Finder(MetaPathFinder):
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None, /
     ) -> ModuleSpec | None:
         # Others may search through all finders too: neither must search on behalf of the other for ever.
-        if fullname not in _watchers or getattr(_searching, "fullname", None) == fullname:
+        if getattr(_searching, "fullname", None) == fullname:
+            return None
+        if fullname not in _watchers and not any(is_meant(fullname) for is_meant, _ in _general):
             return None
         outer, _searching.fullname = getattr(_searching, "fullname", None), fullname
         try:
@@ -89,6 +104,9 @@ class _Loader:
         self._loader.exec_module(module)
         for watcher in list(_watchers.get(name, ())):
             watcher()
+        for is_meant, general_watcher in tuple(_general):
+            if is_meant(name):
+                general_watcher(name)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._loader, name)

@@ -106,7 +106,7 @@ def find_members(
         _check_module(parts[: length + 1], what)
         return
     name = ".".join(parts)
-    members = list(_members(module, name))
+    members = list(members_of(module, name))
     chosen = [member for member in members if _matches(member[0], included) and not _matches(member[0], excluded)]
     if not chosen:
         has = _shown(dict.fromkeys(qualname.partition(".")[0] for qualname, _, _ in members))
@@ -122,7 +122,7 @@ def function_of(member: Any) -> Any:
     return member.__func__ if issubclass(type(member), (staticmethod, classmethod)) else member
 
 
-def _members(module: Any, name: str) -> Iterator[tuple[str, Any, str]]:
+def members_of(module: Any, name: str) -> Iterator[tuple[str, Any, str]]:
     """Yield the qualified name, the owner and the attribute of each member."""
     members: dict[str, Any] = dict(module.__dict__)
     for attribute, value in members.items():

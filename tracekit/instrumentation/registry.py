@@ -78,6 +78,13 @@ def instrumented() -> tuple[Instrumented, ...]:
     return tuple(state for state in states if state.is_wired)
 
 
+def available() -> tuple[str, ...]:
+    """Return what `instrument` takes here: the names of the instrumentations that are installed."""
+    installed = {_normal(entry_point.name) for entry_point in entry_points(group=_GROUP)}
+    # Needs the library only.
+    return tuple(sorted(installed | {"sqlalchemy"}))
+
+
 def _check(names: tuple[object, ...], options: dict[str, Any]) -> None:
     for name in names:
         if not isinstance(name, str):
