@@ -154,6 +154,31 @@ def test_attributes_that_say_nothing_new_are_left_out() -> None:
     assert tree == "├─ POST /orders  url.full=http://shop/orders http.response.status_code=201 code.review=kept\n"
 
 
+DATABASE = {"db.system": "sqlite", "server.address": "db", "db.query.text": "SELECT * FROM shop.products"}
+
+
+def test_with_what_the_work_was_done_is_said_where_it_has_failed() -> None:
+    assert stable(span(1, "SELECT products", attributes={**DATABASE, "shop.id": 1})) == "├─ SELECT products  shop.id=1\n"
+    failed = stable(span(1, "SELECT products", status="error", attributes=DATABASE))
+    assert "db.system=sqlite server.address=db db.query.text=" in failed
+
+
+def test_a_query_is_said_where_the_name_does_not_tell_its_table() -> None:
+    assert stable(span(1, "SELECT", attributes=DATABASE)) == '├─ SELECT  db.query.text="SELECT * FROM shop.products"\n'
+
+
+def test_a_status_is_said_once() -> None:
+    attributes = {"http.response.status_code": 500, "error.type": "500"}
+    assert stable(span(1, "GET /", status="error", description="KeyError: 'CHF'", attributes=attributes)) == (
+        "├─ GET /  ERROR KeyError: 'CHF'  http.response.status_code=500\n"
+    )
+
+
+def test_attributes_of_the_program_go_before_those_of_instrumentations() -> None:
+    attributes = {**{f"http.{number}": number for number in range(12)}, "order.id": 7}
+    assert "order.id=7 … 13 attributes" in stable(span(1, "a", attributes=attributes))
+
+
 def test_caller_chooses_what_is_hidden() -> None:
     hidden = frozenset({"a"})
     assert stable(span(1, "x", attributes={"a": 1, "thread.id": 2}), hidden=hidden) == "├─ x  thread.id=2\n"
@@ -227,9 +252,9 @@ def test_duration_is_written_in_the_unit_of_fewest_digits(ns: int, text: str) ->
 
 
 def test_repeats_become_one_line() -> None:
-    queries = [span(i, "db.select", 1, attributes={"db.system": "sqlite", "item": i}) for i in range(2, 242)]
+    queries = [span(i, "db.select", 1, attributes={"shop": "north", "item": i}) for i in range(2, 242)]
     tree = render_tree([span(1, "a", end_time_ns=300 * MS), *queries], TreeOptions(header=False))
-    assert tree == "├─ a (299ms)\n│  └─ db.select (x 240, 240ms total, slowest 1ms)  db.system=sqlite\n"
+    assert tree == "├─ a (299ms)\n│  └─ db.select (x 240, 240ms total, slowest 1ms)  shop=north\n"
 
 
 def test_a_few_repeats_are_shown_one_by_one() -> None:

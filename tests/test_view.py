@@ -57,7 +57,7 @@ def test_one_trace_is_shown_by_the_beginning_of_its_id(file: Path, capsys: pytes
 
 
 def test_fast_traces_are_left_out_where_slow_ones_are_asked_for(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["view", "--slow", "3600", str(file)]) == 0
+    assert main(["view", "--slow", "3600", str(file)]) == 1
     captured = capsys.readouterr()
     assert captured.out == ""
     assert "no trace to show" in captured.err
@@ -71,7 +71,7 @@ def test_files_of_several_services_are_joined(file: Path, capsys: pytest.Capture
     assert main(["view", *map(str, halves)]) == 0
     captured = capsys.readouterr()
     assert "orders.create" in captured.out
-    assert "1 lines hold no spans" in captured.err
+    assert "1 line holds no spans" in captured.err
 
 
 def test_a_missing_file_is_one_line_and_status_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

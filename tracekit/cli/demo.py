@@ -24,6 +24,11 @@ Run two real services, each in a process of its own: orders (FastAPI, SQLAlchemy
 (FastAPI). Send them a few requests and print the trace of each, joined from the spans of both. Needs no backend,
 leaves no process and no file behind.
 """
+_EPILOG: Final = """\
+examples:
+  tracekit demo
+  tracekit demo --save traces.jsonl && tracekit view --errors traces.jsonl
+"""
 _HEADER: Final = """\
 Two services, each in a process of its own: orders (FastAPI, SQLAlchemy, HTTPX) calls payments (FastAPI).
 Below are the requests they are sent, and the trace that each one leaves in both.
@@ -31,6 +36,9 @@ Below are the requests they are sent, and the trace that each one leaves in both
 _FOOTER: Final = """\
 The code of both services: {directory}
 Now yours: call tracekit.configure(service="...") once and write @tracekit.traced above a function.
+"""
+_SAVED: Final = """\
+The spans are in {file}. One request has failed for a bug: tracekit view --errors {file}
 """
 _NEEDED: Final = (
     "fastapi",
@@ -41,8 +49,6 @@ _NEEDED: Final = (
     "opentelemetry.instrumentation.fastapi",
     "opentelemetry.instrumentation.httpx",
 )
-# The same in each trace of the demo, or said by the span's name; what is left fits on a line.
-_HIDDEN: Final = frozenset({"server.address", "server.port", "db.system.name", "db.namespace", "db.query.text"})
 _SPANS: Final = "spans.jsonl"
 _REQUEST_TIMEOUT_S: Final = 60.0
 _CARD: Final = "4242 4242 4242 4242"
@@ -97,12 +103,22 @@ class DemoError(Exception):
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Say what this command does and takes."""
     parser.description = _DESCRIPTION
+    parser.epilog = _EPILOG
+    parser.add_argument("--save", metavar="FILE", type=Path, help="keep the spans in FILE, for `tracekit view FILE`")
     parser.set_defaults(run=run)
 
 
-def run(_arguments: argparse.Namespace) -> int:
-    """Run the demo and return its exit status."""
+def run(arguments: argparse.Namespace) -> int:
+    """
+    Run the demo and return its exit status.
+
+    Raises:
+        ConfigurationError: Something is not installed, or the spans cannot be kept where they should.
+    """
     _check_installed()
+    file: Path | None = arguments.save
+    if file is not None:
+        _check_writable(file)
     from tracekit.cli.service import ServiceError
 
     examples = _examples()
@@ -113,9 +129,13 @@ def run(_arguments: argparse.Namespace) -> int:
             answers = _talk_to_services(examples, Path(directory))
             for number, text in enumerate(_scenes(answers, Path(directory) / _SPANS), start=1):
                 print(f"{number}. {text}")
+            if file is not None:
+                file.write_bytes((Path(directory) / _SPANS).read_bytes())
     except (DemoError, ServiceError) as error:
         print(f"tracekit demo: {error}", file=sys.stderr)
         return 1
+    if file is not None:
+        print(_SAVED.format(file=file))
     print(_FOOTER.format(directory=examples / "orders"), end="")
     return 0
 
@@ -130,6 +150,15 @@ def _check_installed() -> None:
     if missing:
         msg = f"pip install 'tracekit[demo]' first (missing: {', '.join(missing)})"
         raise ConfigurationError(msg)
+
+
+def _check_writable(file: Path) -> None:
+    try:
+        # Traces may hold personal data: what this makes, its owner alone may read.
+        os.close(os.open(file, os.O_WRONLY | os.O_CREAT, 0o600))
+    except OSError as error:
+        msg = f"cannot write to {str(file)!r} ({error.strerror}); expected a file in a directory that exists"
+        raise ConfigurationError(msg) from error
 
 
 def _examples() -> Path:
@@ -206,11 +235,10 @@ def _scenes(answers: list[_Answer], spans: Path) -> Iterator[str]:
     """Yield, for each answer, what was asked and the tree of its trace."""
     from tracekit.export import TreeOptions, render_tree
     from tracekit.export.text import for_encoding, wants_color
-    from tracekit.export.tree import NOISE
     from tracekit.view.reading import read_trace_file
 
     traces = read_trace_file(spans).traces()
-    options = TreeOptions(color=wants_color(sys.stdout), hidden=NOISE | _HIDDEN)
+    options = TreeOptions(color=wants_color(sys.stdout))
     for answer in answers:
         request = answer.request
         what = f"{request.method} {request.path}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, TextIO, cast
 
@@ -21,7 +22,7 @@ _BLURS: Final = frozenset(" \"',[]{}")
 
 # Used where the stream's encoding lacks one of the characters on the left.
 _ASCII: Final = str.maketrans(
-    {"├": "|", "└": "`", "│": "|", "─": "-", "•": "*", "→": "->", "←": "<-", "µ": "u", CUT: "..."}
+    {"├": "|", "└": "`", "│": "|", "─": "-", "•": "*", "→": "->", "←": "<-", "µ": "u", CUT: "...", "█": "#", "▏": "|"}
 )
 _GLYPHS: Final = "".join(map(chr, _ASCII))
 
@@ -113,6 +114,34 @@ def duration_text(duration_ns: int) -> str:
 
 def _short_number(number: float) -> str:
     return (f"{number:.1f}" if number < 10 else f"{number:.0f}").removesuffix(".0")  # noqa: PLR2004  # two digits
+
+
+def columns_of(text: str) -> int:
+    """Return how many columns of a terminal *text* takes: two for a wide character, none for a combining one."""
+    return len(text) if text.isascii() else sum(map(_columns, text))
+
+
+def fitted(text: str, columns: int, cut: str = CUT) -> str:
+    """Return *text* in exactly *columns*: filled up with spaces, or cut where *cut* then stands."""
+    missing = columns - columns_of(text)
+    if missing >= 0:
+        return text + " " * missing
+    kept, left = "", columns - len(cut)
+    for char in text:
+        left -= _columns(char)
+        if left < 0:
+            break
+        kept += char
+    kept += cut[:columns]
+    return kept + " " * (columns - columns_of(kept))
+
+
+def _columns(char: str) -> int:
+    if char.isascii():
+        return 1
+    if unicodedata.east_asian_width(char) in {"W", "F"}:
+        return 2
+    return 0 if unicodedata.category(char) in {"Mn", "Me", "Cf"} else 1
 
 
 def for_encoding(text: str, encoding: str | None) -> str:

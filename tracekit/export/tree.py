@@ -10,6 +10,7 @@ The trace tree: the spans of one trace as lines of text. Nothing here prints.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, final
@@ -45,7 +46,24 @@ _ECHOES: Final = frozenset(
         *("server.address", "server.port", "db.operation.name", "db.collection.name"),
     }
 )
+# With what the work was done: the same for all that is done with it, and of use where it has failed.
+_MEANS: Final = frozenset(
+    {
+        *("server.address", "server.port", "db.system", "db.system.name", "db.namespace", "db.name", "db.user"),
+        *("db.connection_string", "messaging.system", "messaging.client.id", "rpc.system", "rpc.system.name"),
+        *("http.status_text", "db.operation", "db.operation.name"),
+    }
+)
+_OWN_ADDRESS: Final = frozenset({"server.address", "server.port"})
+_QUERIES: Final = frozenset({"db.query.text", "db.statement"})
+_TABLE: Final = re.compile(r"\b(?:from|into|update|join|table)\s+[\"'`\[]?([\w.$]+)", re.IGNORECASE)
+# Attributes of instrumentations begin so; those of the program itself tell more.
+_OF_INSTRUMENTATIONS: Final = (
+    *("http.", "url.", "net.", "network.", "server.", "client.", "db.", "messaging.", "rpc.", "code.", "thread."),
+    *("process.", "host.", "os.", "k8s.", "container.", "cloud.", "telemetry.", "faas.", "user_agent.", "otel."),
+)
 _URLS: Final = ("url.full", "http.url")
+_HTTP_STATUSES: Final = ("http.response.status_code", "http.status_code")
 _TOLD_BY_EXCEPTION: Final = frozenset({EXCEPTION_TYPE, EXCEPTION_MESSAGE, EXCEPTION_STACKTRACE, "exception.escaped"})
 
 _MAX_NAME: Final = 120
@@ -103,6 +121,21 @@ def render_tree(spans: Iterable[SpanRecord], options: TreeOptions = DEFAULT_OPTI
     return "".join(f"{line}\n" for line in _Tree(list(spans), options).lines(note))
 
 
+def trace_header(spans: Sequence[SpanRecord], options: TreeOptions = DEFAULT_OPTIONS, note: str = "") -> str:
+    """Return the line that names the trace of *spans*, with what is to be known of all of it."""
+    paint = _painted if options.color else _plain
+    ended = [span for span in spans if span.end_time_ns is not None]
+    facts = [_count(len(ended), "span")]
+    if options.durations and ended:
+        start = min(span.start_time_ns for span in spans)
+        facts.insert(0, duration_text(max(span.end_time_ns or 0 for span in ended) - start))
+    notes = [note] if note else []
+    if len(ended) < len(spans):
+        notes.append(f"incomplete: {len(spans) - len(ended):,} still open")
+    trace_id = printable(spans[0].trace_id if spans else "", 32)
+    return "  ".join([f"{paint(_BOLD, 'Trace:')} {trace_id}", paint(_DIM, f"({', '.join(facts)})"), *notes])
+
+
 def _nothing_said(_key: str, _text: str) -> bool:
     return False
 
@@ -130,7 +163,7 @@ class _Tree:
 
     def lines(self, note: str) -> Iterator[str]:
         if self._options.header:
-            yield self._header(note)
+            yield trace_header(self._spans, self._options, note)
         left_out: list[int] = []
         written = 0
         # A stack of its own: spans may nest deeper than Python calls may.
@@ -162,19 +195,6 @@ class _Tree:
         groups = self._forest.folded(siblings, self._options.fold_from)
         last = len(groups) - 1
         return [_Branch(groups[i], prefix, ends and i == last, level, service) for i in range(last, -1, -1)]
-
-    def _header(self, note: str) -> str:
-        trace_id = self._spans[0].trace_id if self._spans else ""
-        ended = [span for span in self._spans if span.end_time_ns is not None]
-        facts = [_count(len(ended), "span")]
-        if self._options.durations and ended:
-            start = min(span.start_time_ns for span in self._spans)
-            facts.insert(0, duration_text(max(span.end_time_ns or 0 for span in ended) - start))
-        notes = [note] if note else []
-        if len(ended) < len(self._spans):
-            notes.append(f"incomplete: {len(self._spans) - len(ended):,} still open")
-        figures = self._paint(_DIM, f"({', '.join(facts)})")
-        return "  ".join([f"{self._paint(_BOLD, 'Trace:')} {printable(trace_id, 32)}", figures, *notes])
 
     def _span_line(self, branch: _Branch) -> str:
         paint = self._paint
@@ -215,17 +235,17 @@ class _Tree:
         return f"← remote {name}" if span.parent_is_remote else f"← {name} not in this tree"
 
     def _attributes(self, attributes: Mapping[str, Any], *, said: Callable[[str, str], bool]) -> list[str]:
-        shown: list[str] = []
+        texts: dict[str, str] = {}
         for key, value in attributes.items():
-            if key in self._options.hidden:
-                continue
-            text = value_text(value)
-            if said(key, text):
-                continue
-            if len(shown) == _MAX_ATTRIBUTES:
-                shown.append(self._paint(_DIM, f"{CUT} {len(attributes):,} attributes"))
-                break
-            shown.append(self._paint(_DIM, f"{printable(key, _MAX_KEY)}=") + text)
+            if key not in self._options.hidden and not said(key, text := value_text(value)):
+                texts[key] = text
+        keys = list(texts)
+        if len(keys) > _MAX_ATTRIBUTES:
+            kept = set(sorted(keys, key=lambda key: key.startswith(_OF_INSTRUMENTATIONS))[:_MAX_ATTRIBUTES])
+            keys = [key for key in keys if key in kept]
+        shown = [self._paint(_DIM, f"{printable(key, _MAX_KEY)}=") + texts[key] for key in keys]
+        if len(texts) > len(keys):
+            shown.append(self._paint(_DIM, f"{CUT} {len(attributes):,} attributes"))
         # Attributes stand close together, but apart from what is before and after them.
         return [" ".join(shown)] if shown else []
 
@@ -295,16 +315,32 @@ def _plain(_: str, text: str) -> str:
 
 
 def _said(span: SpanRecord, description: str) -> Callable[[str, str], bool]:
-    """Return what tells whether the rest of the line of *span* says an attribute already."""
-    told = [span.name, *(url for key in _URLS if isinstance(url := span.attributes.get(key), str))]
+    """Return what tells whether an attribute of *span* needs not be said: the rest of its line does, or nobody asks."""
+    attributes, has_failed = span.attributes, span.status == "error"
+    told = [span.name, *(url for key in _URLS if isinstance(url := attributes.get(key), str))]
 
     def said(key: str, text: str) -> bool:
         text = text.strip('"')
         if key == ERROR_TYPE:
-            return text.rpartition(".")[2] in description
-        return key in _ECHOES and any(text in told_text for told_text in told)
+            # Instrumentations of HTTP write the status there.
+            is_status = any(key in attributes and text == value_text(attributes[key]) for key in _HTTP_STATUSES)
+            return is_status or text.rpartition(".")[2] in description
+        if key in _ECHOES and any(text in told_text for told_text in told):
+            return True
+        # Where a server listens is no reason for its failure.
+        if has_failed and not (span.kind == "server" and key in _OWN_ADDRESS):
+            return False
+        return key in _MEANS or (key in _QUERIES and _is_named_after(span.name, attributes.get(key)))
 
     return said
+
+
+def _is_named_after(name: str, query: object) -> bool:
+    """Tell whether the *name* of a span says what *query* does: to which table, or the whole of it."""
+    if not isinstance(query, str):
+        return False
+    table = _TABLE.search(query)
+    return (table[1].rpartition(".")[2] if table else query.strip()) in name
 
 
 def _description(span: SpanRecord) -> str:

@@ -18,7 +18,7 @@ MAX_LINE: Final = 256 << 20
 # What stands for a line that is too long, or cut short by a damaged file: it is no JSON, so that it is counted.
 UNREADABLE: Final = b"\xff"
 
-_GZIP: Final = b"\x1f\x8b"
+GZIP: Final = b"\x1f\x8b"
 _ZSTD: Final = b"\x28\xb5\x2f\xfd"
 _UTF_16: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
@@ -75,7 +75,7 @@ def lines_of(file: BinaryIO, on_read: Callable[[int], None] | None = None) -> It
     if start.startswith(_ZSTD) or start[4:].startswith(_ZSTD):
         reason = "it is compressed with zstd; unpack it first, or let the collector write `compression: none`"
         raise OSError(errno.ENOTSUP, reason)
-    chunks = _unpacked(told) if start.startswith(_GZIP) else _chunks(told)
+    chunks = _unpacked(told) if start.startswith(GZIP) else _chunks(told)
     splitter = LineSplitter()
     for chunk in _as_utf8(chunks):
         yield from splitter.feed(chunk)
