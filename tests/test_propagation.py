@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import gc
 import logging
@@ -19,12 +20,13 @@ from opentelemetry import baggage, propagate, trace
 from opentelemetry import context as context_api
 from opentelemetry.context import Context
 from opentelemetry.propagators.textmap import TextMapPropagator
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 
-from tracekit import extract, inject, remote_parent, set_baggage, use_context
+from tracekit import extract, inject, remote_parent, set_baggage, traced_block, use_context
+from tracekit.testing import capture_spans
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
 TRACE_ID: Final = "4bf92f3577b34da6a3ce929d0e0e4736"
 CARRIER: Final = {"traceparent": f"00-{TRACE_ID}-00f067aa0ba902b7-01"}
@@ -162,6 +164,33 @@ def test_current_context_is_that_of_the_innermost_open_block(steps: list[int]) -
     for number in is_open:
         blocks[number].__exit__(None, None, None)
     assert name_of_current() is None
+
+
+OVERLAPPING: Final[dict[str, Callable[[], Any]]] = {
+    "context": lambda: use_context(named("context")),
+    "remote": lambda: remote_parent(CARRIER),
+    "baggage": lambda: set_baggage("tenant", "a"),
+    "span": lambda: traced_block("test.block"),
+}
+
+
+@given(st.lists(st.tuples(st.sampled_from([*OVERLAPPING]), st.integers(0, 5)), max_size=12), st.booleans())
+def test_blocks_and_spans_may_outlive_each_other(steps: list[tuple[str, int]], is_inside: bool) -> None:
+    """As plain generators make them, each holding a block open, closed in any order."""
+    with capture_spans(), traced_block("test.outer") if is_inside else contextlib.nullcontext():
+        base = context_api.get_current()
+        is_open: list[Any] = []
+        for kind, number in steps:
+            if number < len(is_open):
+                is_open.pop(number).__exit__(None, None, None)
+            else:
+                is_open.append(OVERLAPPING[kind]())
+                is_open[-1].__enter__()
+            current = trace.get_current_span()
+            assert current.is_recording() or not isinstance(current, ReadableSpan), "an ended span is current"
+        for block in is_open:
+            block.__exit__(None, None, None)
+        assert context_api.get_current() == base
 
 
 def test_leaving_without_entering_changes_nothing() -> None:

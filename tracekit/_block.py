@@ -12,10 +12,10 @@ from typing import Any, Final, cast, final
 from opentelemetry import trace as trace_api
 from opentelemetry.trace import Span, SpanKind, TracerProvider
 
-from tracekit._context import current_context
+from tracekit._context import ACTIVE_KEY, current_context
 from tracekit._naming import module_service
 from tracekit._operation import Kind, Operation, Options
-from tracekit._span import ACTIVE_KEY, ActiveSpan, start
+from tracekit._span import ActiveSpan, start
 
 _NO_ARGUMENTS: Final[dict[str, Any]] = {}
 

@@ -12,6 +12,8 @@ from opentelemetry.context.contextvars_context import ContextVarsRuntimeContext
 
 # Under this key a context holds the ActiveSpan it was made for.
 ACTIVE_KEY: Final = "tracekit-active-span"
+# What an ActiveSpan that was left keeps as the context around it.
+LEFT: Final = Context()
 # The key under which a context holds its span, asked of the public function that writes it.
 SPAN_KEY: Final[str] = next(iter(trace_api.set_span_in_context(trace_api.INVALID_SPAN, Context())))
 
@@ -35,6 +37,11 @@ def enclosing(context: Context) -> Iterator[tuple[Any, Context]]:
     active: Any = context.get(ACTIVE_KEY)
     while active is not None and id(active) not in seen:
         seen.add(id(active))
-        context = active._previous  # noqa: SLF001  # ActiveSpan is the layers' above, the chain it keeps is read here only
+        context = active._previous  # noqa: SLF001  # only here, and ActiveSpan is of a layer above
         yield active, context
         active = context.get(ACTIVE_KEY)
+
+
+def has_left(active: Any) -> bool:
+    """Tell whether the active span *active* was left."""
+    return active._previous is LEFT  # noqa: SLF001  # as above

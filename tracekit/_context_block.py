@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Final, final
 
 from opentelemetry import context as context_api
 
+from tracekit._context import enclosing, has_left
+
 if TYPE_CHECKING:
     from types import TracebackType
 
@@ -21,12 +23,14 @@ class _Frame:
     It is *stale* once it was left where its context could not be taken away: out of order, or from another task.
     """
 
-    __slots__ = ("context", "is_stale", "outer", "previous", "token")
+    __slots__ = ("around", "context", "is_stale", "outer", "previous", "token")
 
     def __init__(self, context: Context, previous: Context) -> None:
         self.context = context
         self.is_stale = False
         self.outer, self.previous = _skip_stale(_innermost.get(), previous)
+        # Where to come back to instead, if spans that are open now have ended by then.
+        self.around = tuple(enclosing(self.previous))
         _innermost.set(self.outer)  # or the token would keep all stale blocks before it alive
         self.token = _innermost.set(self)
 
@@ -48,9 +52,19 @@ def _skip_stale(frame: _Frame | None, context: Context) -> tuple[_Frame | None, 
     """Return the first block from *frame* outwards that is not stale, and *context* without those that are."""
     while frame is not None and frame.is_stale:
         if context is frame.context:
-            context = frame.previous
+            context = _before(frame)
         frame = frame.outer
     return frame, context
+
+
+def _before(frame: _Frame) -> Context:
+    """Return the context from before *frame*, without the spans that have been left meanwhile."""
+    context = frame.previous
+    for active, outside in frame.around:
+        if not has_left(active):
+            break
+        context = outside
+    return context
 
 
 @final
@@ -87,7 +101,7 @@ class ContextBlock:
         innermost, _ = _skip_stale(_innermost.get(), self._context)
         if innermost is not None and innermost in self._frames:
             self._frames.remove(innermost)
-            outer, context = _skip_stale(innermost.outer, innermost.previous)
+            outer, context = _skip_stale(innermost.outer, _before(innermost))
             context_api.attach(context)
             innermost.is_stale = not innermost.was_entered_here()
             _innermost.set(outer)

@@ -20,10 +20,10 @@ from typing_extensions import Self
 from tracekit import _exceptions
 from tracekit._attributes import AttributeValue, attribute_items, attribute_name, message_text, put
 from tracekit._config import runtime
-from tracekit._context import current_context
+from tracekit._context import ACTIVE_KEY, current_context
 from tracekit._diagnostics import FORGIVEN, forgive, report_failure
 from tracekit._semconv import ERROR_TYPE
-from tracekit._span import ACTIVE_KEY, ActiveSpan, link_to
+from tracekit._span import ActiveSpan, link_to
 
 _CURRENT: Final = "the current span"
 

@@ -13,7 +13,7 @@ from opentelemetry.trace import Link, Span, SpanContext, StatusCode, Tracer
 from tracekit import _exceptions
 from tracekit._attributes import attribute_items
 from tracekit._config import runtime
-from tracekit._context import SPAN_KEY, current_context, replace_context
+from tracekit._context import ACTIVE_KEY, LEFT, SPAN_KEY, current_context, replace_context
 from tracekit._diagnostics import FORGIVEN, forgive
 from tracekit._ratio import start_operation_span
 from tracekit._semconv import ERROR_TYPE, ERROR_TYPE_OTHER, EVENT_CANCELLED, GENERATOR_ITEMS
@@ -22,8 +22,6 @@ from tracekit.propagation import extract
 if TYPE_CHECKING:
     from tracekit._operation import Operation
 
-# Under this key a context holds the ActiveSpan it was made for.
-ACTIVE_KEY: Final = "tracekit-active-span"
 # Under this key a context holds the span that traces which begin there are linked to.
 ORIGIN_KEY: Final = "tracekit-origin"
 
@@ -123,7 +121,7 @@ class ActiveSpan:
         else:
             self._leave_from_below(active)
         # A task that starts its successor from inside a span would else keep all contexts before it alive.
-        self._previous = _EMPTY
+        self._previous = LEFT
 
     def _leave_from_below(self, active: object) -> None:
         # Not found at all: this is another task's context, or the collector's.
@@ -252,9 +250,6 @@ class ActiveSpan:
         span.set_attribute(ERROR_TYPE, _exceptions.exception_type(exc))
         if operation.sets_status:
             span.set_status(StatusCode.ERROR, _exceptions.status_description(exc, message, limit))
-
-
-_EMPTY: Final = Context()
 
 
 def _is_clean_exit(exc: BaseException) -> bool:

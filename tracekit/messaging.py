@@ -18,7 +18,7 @@ from typing_extensions import TypeVar
 
 from tracekit._attributes import attribute_items, attribute_value
 from tracekit._config import DEFAULT_STRING_LIMIT, runtime
-from tracekit._context import SPAN_KEY, current_context
+from tracekit._context import ACTIVE_KEY, SPAN_KEY, current_context
 from tracekit._diagnostics import report_failure
 from tracekit._operation import Operation, Options, checked_exceptions
 from tracekit._semconv import (
@@ -34,7 +34,7 @@ from tracekit._semconv import (
     MESSAGING_OPERATION_TYPE,
     MESSAGING_SYSTEM,
 )
-from tracekit._span import ACTIVE_KEY, ActiveSpan, link_to, start
+from tracekit._span import ActiveSpan, link_to, start
 from tracekit.errors import InstrumentationError
 from tracekit.propagation import ContextBlock, extract, inject, use_context
 
