@@ -177,6 +177,10 @@ OVERLAPPING: Final[dict[str, Callable[[], Any]]] = {
 @given(st.lists(st.tuples(st.sampled_from([*OVERLAPPING]), st.integers(0, 5)), max_size=12), st.booleans())
 def test_blocks_and_spans_may_outlive_each_other(steps: list[tuple[str, int]], is_inside: bool) -> None:
     """As plain generators make them, each holding a block open, closed in any order."""
+    contextvars.Context().run(_overlap, steps, is_inside)
+
+
+def _overlap(steps: list[tuple[str, int]], is_inside: bool) -> None:
     with capture_spans(), traced_block("test.outer") if is_inside else contextlib.nullcontext():
         base = context_api.get_current()
         is_open: list[Any] = []

@@ -45,3 +45,9 @@ def enclosing(context: Context) -> Iterator[tuple[Any, Context]]:
 def has_left(active: Any) -> bool:
     """Tell whether the active span *active* was left."""
     return active._previous is LEFT  # noqa: SLF001  # as above
+
+
+def come_back_to(active: Any, context: Context, *, instead_of: Context) -> None:
+    """Have the active span *active* put *context* in place when it is left, if that were *instead_of*."""
+    if active._previous is instead_of:  # noqa: SLF001  # as above
+        active._previous = context  # noqa: SLF001  # as above

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, final
 
 from opentelemetry import context as context_api
 
-from tracekit._context import enclosing, has_left
+from tracekit._context import come_back_to, enclosing, has_left
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -67,6 +67,19 @@ def _before(frame: _Frame) -> Context:
     return context
 
 
+def _close_below(frame: _Frame) -> None:
+    """Have the spans that were opened directly in *frame* come back to the context from before it."""
+    layers = list(enclosing(context_api.get_current()))
+    block = _innermost.get()
+    while block is not None:
+        if block.context is frame.context and not block.is_stale:
+            return  # entered more than once
+        layers.extend(block.around)
+        block = block.outer
+    for active, _ in layers:
+        come_back_to(active, _before(frame), instead_of=frame.context)
+
+
 @final
 class ContextBlock:
     """
@@ -106,7 +119,9 @@ class ContextBlock:
             innermost.is_stale = not innermost.was_entered_here()
             _innermost.set(outer)
         elif self._frames:
-            self._frames.pop().is_stale = True
+            frame = self._frames.pop()
+            frame.is_stale = True
+            _close_below(frame)
 
     async def __aenter__(self) -> Context:
         return self.__enter__()
