@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 # `File "shop/orders.py", line 7, in create`, and the line of code below it; exception groups put `|` before each line.
 _PYTHON_FRAME: Final = re.compile(
     r'^[ |+]*File "(?P<file>[^"\n]+)", line (?P<line>\d+)(?:, in (?P<function>[^\n]+))?\n'
-    r"(?:[ |+]*(?!File )(?P<code>[^\n]*))?",
+    r"(?:(?![ |+]*File )[ |+]*(?P<code>[^\n]*))?",
     re.MULTILINE,
 )
 # `at shop.Orders.create(Orders.java:7)`, `at create (/app/orders.js:7:3)`: the innermost frame comes first.
