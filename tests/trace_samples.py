@@ -52,21 +52,21 @@ class Shop:
         slow = 31 * pace if declined else 64 * pace
         total = 48 * pace + slow + queries * 6 * pace
         failure: dict[str, Any] = {"status": "error", "description": "CardDeclined: insufficient funds"}
-        outcome = failure if declined else {}
+        outcome, answer = (failure, 402) if declined else ({}, 201)
         root = add(
             "POST /orders", "web", None, 0, total, "server",
-            attributes={"http.request.method": "POST", "url.path": "/orders", "http.response.status_code": 402 if declined else 201},
+            attributes={"http.request.method": "POST", "url.path": "/orders", "http.response.status_code": answer},
             **({"status": "error", "description": ""} if declined else {}),
         )  # fmt: skip
         create = add(
             "orders.create", "orders", root, 2 * pace, total - 5 * pace,
-            attributes={"order.id": number, "order.channel": "web", "order.total": 129.9, "customer": "Ada Lovelace"}, **outcome,
+            attributes={"order.id": number, "order.channel": "web", "customer": "Ada Lovelace"}, **outcome,
         )  # fmt: skip
         add("orders.validate", "orders", create, 3 * pace, 5 * pace, attributes={"order.items": 3})
         for query in range(queries):
             add(
                 "SELECT stock", "orders", create, (10 + query * 6) * pace, 5 * pace, "client",
-                attributes={"db.system.name": "postgresql", "db.query.text": "SELECT quantity FROM stock WHERE sku = %s"},
+                attributes={"db.system.name": "postgresql", "db.query.text": "SELECT left FROM stock WHERE sku = %s"},
             )  # fmt: skip
         at = (14 + queries * 6) * pace
         charge = add(
@@ -84,7 +84,7 @@ class Shop:
             **outcome,
         )  # fmt: skip
         add("POST /v1/charges", "gateway", charge, at + 4 * pace, slow * 0.7, "client",
-            attributes={"server.address": "api.cards.test", "http.response.status_code": 402 if declined else 200})  # fmt: skip
+            attributes={"server.address": "api.cards.test", "http.response.status_code": answer})  # fmt: skip
         if not declined:
             add("orders publish", "orders", create, total - 12 * pace, 3 * pace, "producer")
             previous = self.spans[0]
@@ -118,7 +118,12 @@ def many_spans(count: int, *, per_trace: int = 50) -> Iterator[SpanRecord]:
             start_time_ns=start,
             end_time_ns=start + (per_trace - place) * 190_000,
             status="error" if number % 997 == 500 else "ok",
-            attributes={"order.id": number, "order.channel": "web", "note": "a few words of text", "amount": number / 7},
+            attributes={
+                "order.id": number,
+                "order.channel": "web",
+                "note": "a few words of text",
+                "amount": number / 7,
+            },
             service=service,
             resource=_RESOURCES[service],
             scope="tracekit 0.1.0",
@@ -169,7 +174,10 @@ def hostile_spans() -> Iterator[SpanRecord]:
                 EventRecord(text, NOON_NS + number, {text: text}),
                 EventRecord("exception", 0, {"exception.type": text, "exception.stacktrace": text}),
             ),
-            links=(LinkRecord(f"{number:032x}", f"{number:016x}", {text: text}), LinkRecord("javascript:alert(1)", text)),
+            links=(
+                LinkRecord(f"{number:032x}", f"{number:016x}", {text: text}),
+                LinkRecord("javascript:alert(1)", text),
+            ),
             status="error",
             description=text,
             service=text,
