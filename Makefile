@@ -5,6 +5,7 @@ SHELL := /bin/bash
 PYTHON ?= $(shell .ci/pythons | head -n 1)
 VENV ?= .venv
 BIN := $(VENV)/bin
+BENCH_VENV ?= .venv-bench
 WORKERS ?= 2
 ARGS ?=
 
@@ -20,7 +21,7 @@ help:
 	@echo "make lint         check style and formatting (make format mends)"
 	@echo "make types        check types with mypy and pyright"
 	@echo "make coverage     report the lines and branches no test runs"
-	@echo "make bench        measure and compare the cost of a call (ARGS=--quick for a glance)"
+	@echo "make bench        measure what tracing costs, next to its alternatives (ARGS=--quick for a glance)"
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "tracekit needs CPython 3.10 or newer, and none was found (PYTHON=/path/to/python)"; exit 1; }
@@ -79,8 +80,14 @@ coverage: $(VENV)/.installed-test
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
-bench: $(VENV)/.installed-bench
-	$(BIN)/python -m benchmarks $(ARGS)
+# An environment of its own: some of the peers would look into the tests.
+bench: $(BENCH_VENV)/.installed
+	$(BENCH_VENV)/bin/python -m benchmarks $(ARGS)
+
+$(BENCH_VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv --clear $(BENCH_VENV)
+	$(BENCH_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
+	@touch $@
 
 clean:
 	rm -rf .venv .venv-* build dist .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache

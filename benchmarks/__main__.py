@@ -1,4 +1,4 @@
-"""The command: `python -m benchmarks [NAME ...] [--quick] [--rounds N] [--only TEXT]`."""
+"""The command: `python -m benchmarks [NAME ...] [--quick] [--rounds N] [--only TEXT]`, or `... report`."""
 
 from __future__ import annotations
 
@@ -6,38 +6,50 @@ import argparse
 from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
-from benchmarks.harness import Table, measure, save, show
+from benchmarks.harness import Effort
+from benchmarks.results import save
+from benchmarks.tables import show
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator
 
-# Each is a module with `tables() -> Sequence[Table]`.
-BENCHMARKS: Final = ("calls", "encoding", "tail")
+    from benchmarks.tables import Table
+
+# Each is a module with `tables(effort)`.
+BENCHMARKS: Final = ("calls", "peers", "encoding", "tail", "pipeline", "fastapi", "flat", "memory", "imports")
+REPORT: Final = "report"
 
 
 def main() -> None:
-    """Measure what the command line asks for, print it and save it."""
+    """Measure what the command line asks for, print it and save it; or write what was saved into the documents."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure what tracing costs.")
     parser.add_argument(
-        "names", nargs="*", metavar="NAME", help=f"which to run: {', '.join(BENCHMARKS)} (default: all)"
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help=f"which to run: {', '.join(BENCHMARKS)} (default: all); "
+        f"{REPORT}: run none, write the newest results of each interpreter into the documents",
     )
     parser.add_argument("--quick", action="store_true", help="few rounds: a glance, not a figure to quote")
-    parser.add_argument("--rounds", type=int, metavar="N", help="turns each case gets (default: 200; 15 with --quick)")
+    parser.add_argument("--rounds", type=int, metavar="N", help="turns each case gets (default: the benchmark's own)")
     parser.add_argument("--only", default="", metavar="TEXT", help="only tables whose title contains TEXT")
     options = parser.parse_args()
+    if options.names == [REPORT]:
+        from benchmarks.report import write
+
+        write()
+        return
     if unknown := set(options.names) - set(BENCHMARKS):
         parser.error(f"no benchmark is called {', '.join(sorted(unknown))}; there are: {', '.join(BENCHMARKS)}")
-    rounds = options.rounds or (15 if options.quick else 200)
+    effort = Effort(quick=options.quick, rounds=options.rounds, only=options.only)
     for name in options.names or BENCHMARKS:
-        tables: Callable[[], Sequence[Table]] = import_module(f"benchmarks.{name}").tables
-        measured = []
-        for table in tables():
-            if options.only in table.title:
-                rows = measure(table, rounds=rounds)
-                show(table, rows)
-                measured.append((table, rows))
+        tables: Callable[[Effort], Iterator[Table]] = import_module(f"benchmarks.{name}").tables
+        measured: list[Table] = []
+        for table in tables(effort):
+            show(table)
+            measured.append(table)
         if measured:
-            print(f"\nSaved as {save(name, measured, rounds=rounds)}")
+            print(f"\nSaved as {save(name, measured, quick=options.quick)}")
 
 
 if __name__ == "__main__":

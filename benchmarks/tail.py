@@ -9,15 +9,17 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import Status, StatusCode, set_span_in_context
 
-from benchmarks.calls import Discard
-from benchmarks.harness import Case, Table
+from benchmarks.harness import Case, Effort, measure
+from benchmarks.providers import Discard
 from tracekit._stats import Counters
 from tracekit.sampling import TailBuffer, TailPolicy, sampler_from
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator
 
     from opentelemetry.trace import Tracer
+
+    from benchmarks.tables import Table
 
 SPANS: Final = 10
 # Below the size of an export batch: the processor's thread stays asleep while a round is measured.
@@ -27,8 +29,11 @@ _NOTHING: Final = Context()
 _ERROR: Final = Status(StatusCode.ERROR)
 
 
-def tables() -> Sequence[Table]:
-    """Return what is compared."""
+def tables(effort: Effort) -> Iterator[Table]:
+    """Measure what is compared."""
+    title = f"a trace of {SPANS} spans"
+    if not effort.wants(title):
+        return
     cases = [
         _case("left out", sample=0),
         _case("sampled", sample=1),
@@ -36,7 +41,7 @@ def tables() -> Sequence[Table]:
         _case("held back, kept", sample=0, keep_errors=True, fails=True),
         _case("sampled, beside a tail buffer", sample=1, keep_errors=True),
     ]
-    return [Table(f"a trace of {SPANS} spans", cases, "sampled")]
+    yield measure(title, cases, "sampled", rounds=effort.turns(100, 15))
 
 
 def _case(name: str, *, sample: float, keep_errors: bool = False, fails: bool = False) -> Case:
@@ -45,7 +50,7 @@ def _case(name: str, *, sample: float, keep_errors: bool = False, fails: bool = 
     policy = TailPolicy(keep_errors=keep_errors)
     provider.add_span_processor(TailBuffer(policy, [batch], Counters()) if policy else batch)
     run = _traces(provider.get_tracer("benchmarks"), fails=fails)
-    return Case(name, run, batch.force_flush, MOST_TRACES if name != "left out" else None)
+    return Case(name, run, between=batch.force_flush, most=MOST_TRACES if name != "left out" else None)
 
 
 def _traces(tracer: Tracer, *, fails: bool) -> Callable[[int], Any]:

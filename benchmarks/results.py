@@ -1,0 +1,45 @@
+"""Results on disk: one file of JSON a benchmark and run, with the machine and the releases they were measured on."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from benchmarks.machine import machine, versions
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from benchmarks.tables import Table
+
+RESULTS: Final = Path(__file__).parent / "results"
+
+
+def save(name: str, tables: Sequence[Table], *, quick: bool) -> Path:
+    """Write what was measured, where and with what; return the file."""
+    RESULTS.mkdir(exist_ok=True)
+    now = datetime.now(timezone.utc)
+    path = RESULTS / f"{name}-{now:%Y%m%dT%H%M%SZ}.json"
+    result = {
+        "benchmark": name,
+        "time": now.isoformat(timespec="seconds"),
+        "quick": quick,
+        "machine": machine(),
+        "versions": versions(),
+        "tables": [table.as_json() for table in tables],
+    }
+    path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    return path
+
+
+def newest() -> dict[str, dict[str, Any]]:
+    """Return the newest result of each benchmark, by interpreter ("3.11") and benchmark, quick ones left out."""
+    found: dict[str, dict[str, Any]] = {}
+    for path in sorted(RESULTS.glob("*.json"), key=lambda path: path.stem.rpartition("-")[2]):
+        result = json.loads(path.read_text(encoding="utf-8"))
+        if result.get("quick") is False:
+            python = ".".join(result["machine"]["python"].split()[-1].split(".")[:2])
+            found.setdefault(python, {})[result["benchmark"]] = result
+    return dict(sorted(found.items()))
