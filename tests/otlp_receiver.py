@@ -12,6 +12,7 @@ import argparse
 import gzip
 import json
 import socket
+import ssl
 import sys
 import threading
 import time
@@ -23,6 +24,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any, Final, cast
 
 import grpc
@@ -58,8 +60,10 @@ class Answer:
     Args:
         http: Status of the HTTP answer; not 200: the request is not accepted.
         grpc: Name of the gRPC status ("UNAVAILABLE"); not "OK": the request is not accepted.
-        headers: Headers of the HTTP answer, or trailing metadata of the gRPC answer.
-        body: Body of the HTTP answer instead of the protobuf response.
+        headers: Headers of the HTTP answer, or trailing metadata of the gRPC answer (bytes under a name with "-bin").
+        details: What the gRPC status says besides its name.
+        body: Body of the HTTP answer instead of the protobuf response; the request is not accepted.
+        truncated: Promise more of the HTTP answer than comes.
         rejected: Spans that a partial success says were rejected.
         delay_s: Answer so much later, or as soon as the receiver closes.
         hold: Do not answer until the receiver closes.
@@ -68,8 +72,10 @@ class Answer:
 
     http: int = 200
     grpc: str = "OK"
-    headers: Mapping[str, str] = field(default_factory=dict[str, str])
+    headers: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    details: str = "scripted"
     body: bytes | None = None
+    truncated: bool = False
     rejected: int = 0
     delay_s: float = 0.0
     hold: bool = False
@@ -89,6 +95,18 @@ class Answer:
 
 
 ACCEPT: Final = Answer()
+TOO_LARGE: Final = Answer(413, "RESOURCE_EXHAUSTED", details="Received message larger than max (9 vs. 8)")
+
+
+@dataclass(frozen=True)
+class Certificates:
+    """PEM files of an authority, a server and a client, which trust nobody else."""
+
+    authority: str
+    server: str
+    server_key: str
+    client: str
+    client_key: str
 
 
 @dataclass(frozen=True)
@@ -177,6 +195,8 @@ class Receiver(ABC):
 
     def __init__(self, *, on_span: Callable[[ReceivedSpan], None] | None = None) -> None:
         self.closing = threading.Event()
+        # Requests with more spans are too large.
+        self.max_spans: int | None = None
         self._on_span = on_span
         self._changed = threading.Condition()
         self._script: deque[Answer] = deque()
@@ -261,7 +281,10 @@ class Receiver(ABC):
         """Record a request that has come and return what to answer; blocks for a delayed answer."""
         with self._changed:
             answer = self._script.popleft() if self._script else self._always
-            accepted = answer.http == 200 and answer.grpc == "OK" and not answer.close and not answer.hold
+            if self.max_spans is not None and sum(1 for _ in spans_of(message)) > self.max_spans:
+                answer = TOO_LARGE
+            is_success = answer.http == 200 and answer.grpc == "OK" and answer.body is None
+            accepted = is_success and not answer.close and not answer.hold
             lowered = {key.lower(): value for key, value in headers.items()}
             self._requests.append(Request(message, lowered, path, encoding, accepted, peer))
             spans = list(spans_of(message)) if accepted else []
@@ -278,16 +301,30 @@ class Receiver(ABC):
 class HttpReceiver(Receiver):
     """OTLP/HTTP with protobuf, on loopback."""
 
-    def __init__(self, port: int = 0, *, on_span: Callable[[ReceivedSpan], None] | None = None) -> None:
+    def __init__(
+        self,
+        port: int = 0,
+        *,
+        on_span: Callable[[ReceivedSpan], None] | None = None,
+        tls: Certificates | None = None,
+    ) -> None:
         super().__init__(on_span=on_span)
+        self._scheme = "http" if tls is None else "https"
         self._server = _HttpServer(("127.0.0.1", port), _HttpHandler)
         self._server.receiver = self
+        if tls is not None:
+            context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=tls.authority)
+            context.load_cert_chain(tls.server, tls.server_key)
+            context.verify_mode = ssl.CERT_REQUIRED
+            self._server.socket = context.wrap_socket(
+                self._server.socket, server_side=True, do_handshake_on_connect=False
+            )
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
         self._thread.start()
 
     @property
     def endpoint(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
+        return f"{self._scheme}://127.0.0.1:{self._server.server_address[1]}"
 
     def close(self) -> None:
         self.closing.set()
@@ -353,13 +390,15 @@ class _HttpHandler(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         response = answer.response().SerializeToString() if answer.body is None else answer.body
-        self._send(answer.http, response, {"content-type": "application/x-protobuf", **answer.headers})
+        self.close_connection |= answer.truncated
+        missing = 10 if answer.truncated else 0
+        self._send(answer.http, response, {"content-type": "application/x-protobuf", **answer.headers}, missing)
 
-    def _send(self, status: int, body: bytes, headers: Mapping[str, str]) -> None:
+    def _send(self, status: int, body: bytes, headers: Mapping[str, str], missing: int = 0) -> None:
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)
-        self.send_header("content-length", str(len(body)))
+        self.send_header("content-length", str(len(body) + missing))
         self.end_headers()
         self.wfile.write(body)
 
@@ -370,18 +409,33 @@ class _HttpHandler(BaseHTTPRequestHandler):
 class GrpcReceiver(Receiver):
     """OTLP/gRPC, on loopback."""
 
-    def __init__(self, port: int = 0, *, on_span: Callable[[ReceivedSpan], None] | None = None) -> None:
+    def __init__(
+        self,
+        port: int = 0,
+        *,
+        on_span: Callable[[ReceivedSpan], None] | None = None,
+        tls: Certificates | None = None,
+    ) -> None:
         super().__init__(on_span=on_span)
+        self._scheme = "http" if tls is None else "https"
         self._pool = ThreadPoolExecutor(8)
         self._server = grpc.server(self._pool)
         add_TraceServiceServicer_to_server(_TraceService(self), self._server)
         add_MetricsServiceServicer_to_server(_MetricsService(self), self._server)
-        self._port = self._server.add_insecure_port(f"127.0.0.1:{port}")
+        address = f"127.0.0.1:{port}"
+        if tls is None:
+            self._port = self._server.add_insecure_port(address)
+        else:
+            pair = Path(tls.server_key).read_bytes(), Path(tls.server).read_bytes()
+            credentials = grpc.ssl_server_credentials(
+                [pair], root_certificates=Path(tls.authority).read_bytes(), require_client_auth=True
+            )
+            self._port = self._server.add_secure_port(address, credentials)
         self._server.start()
 
     @property
     def endpoint(self) -> str:
-        return f"http://127.0.0.1:{self._port}"
+        return f"{self._scheme}://127.0.0.1:{self._port}"
 
     def close(self) -> None:
         self.closing.set()
@@ -403,7 +457,7 @@ class _TraceService(TraceServiceServicer):
         if answer.close or answer.hold:
             context.abort(grpc.StatusCode.UNAVAILABLE, "closed")
         if answer.grpc != "OK":
-            context.abort(grpc.StatusCode[answer.grpc], "scripted")
+            context.abort(grpc.StatusCode[answer.grpc], answer.details)
         return answer.response()
 
 

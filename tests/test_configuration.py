@@ -109,7 +109,7 @@ def test_endpoint_variable_makes_auto_send_over_otlp(otlp_http: Receiver, monkey
 
 
 def test_endpoint_without_the_extra_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
+    monkeypatch.setitem(sys.modules, "opentelemetry.proto.collector.trace.v1.trace_service_pb2", None)
     with pytest.raises(ConfigurationError, match=re.escape("pip install 'tracekit[otlp]'")):
         tracekit.configure(endpoint="http://localhost:4318")
 
@@ -118,8 +118,8 @@ def test_receiver_that_is_gone_costs_its_spans_and_says_so(otlp_http: Receiver) 
     otlp_http.close()
     tracing = tracekit.configure(endpoint=otlp_http.endpoint, protocol="http/protobuf", timeout_s=0.2)
     order()
-    assert tracing.flush(2) is False
-    assert tracing.shutdown(2)
+    assert tracing.flush(0.5) is False
+    assert tracing.shutdown(0.5) is False
     stats = tracing.stats
     assert stats.sampled == 1 == sum(stats.dropped.values())
 
@@ -205,7 +205,9 @@ def test_context_manager_shuts_down_at_its_end() -> None:
         ({"provider": SdkTracerProvider(shutdown_on_exit=False), "sample": 0.1}, "sample=0.1 cannot be changed"),
         ({"provider": SdkTracerProvider(shutdown_on_exit=False), "service": "x"}, "service='x' cannot be changed"),
         ({"id_generator": RandomIdGenerator}, "id_generator="),
-        ({"spool": "/var/spool"}, "not in this version yet"),
+        ({"spool": 7}, "spool=7: expected True or the path of a directory"),
+        ({"spool": "/dev/null/x", "exporter": "otlp"}, "spool='/dev/null/x': spans cannot be kept there"),
+        ({"spool": "spool", "exporter": "memory"}, "spool='spool': expected an exporter over OTLP"),
         ({"metrics": "yes"}, "metrics='yes': expected True or False"),
     ],
 )

@@ -13,12 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans as encode_officially
-from opentelemetry.exporter.otlp.proto.grpc.exporter import OTLPExporterMixin
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import Event, ReadableSpan, SpanLimits, SpanProcessor
 from opentelemetry.sdk.trace import TracerProvider as SdkTracerProvider
-from opentelemetry.sdk.trace.export import SpanExportResult
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags, TraceState
 from otlp_receiver import Answer, GrpcReceiver, Receiver
@@ -373,22 +371,3 @@ def test_what_is_remembered_is_bounded() -> None:
     assert memos
     assert max(map(len, memos)) <= 2_048
     assert max(len(written) for memo in memos for written in memo.values()) <= 128
-
-
-@pytest.mark.parametrize("flavour", ["http", "grpc"])
-def test_an_official_exporter_of_another_shape_is_left_to_its_own_encoder(
-    flavour: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as Grpc
-    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as Http
-
-    if flavour == "http":
-        monkeypatch.setattr(Http, "export", lambda _self, _spans: SpanExportResult.SUCCESS)
-    else:
-        monkeypatch.delattr(Grpc, "_translate_data")
-        monkeypatch.delattr(OTLPExporterMixin, "_translate_data")
-        monkeypatch.setattr(Grpc, "export", lambda _self, _spans: SpanExportResult.SUCCESS)
-        monkeypatch.setattr(Grpc, "__abstractmethods__", frozenset())
-    exporter = otlp_exporter(endpoint="http://127.0.0.1:1", protocol={"http": "http/protobuf"}.get(flavour, flavour))
-    assert exporter.export([hand_made()]) is SpanExportResult.SUCCESS
-    exporter.shutdown()

@@ -37,6 +37,7 @@ from tracekit.recording import (
 from tracekit.sampling import TailBuffer, TailPolicy, sampler_from
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Mapping, Sequence
 
     from opentelemetry.propagators.textmap import TextMapPropagator
@@ -71,7 +72,7 @@ def configure(
     expected: Sequence[type[BaseException]] = (),
     propagators: Sequence[str | TextMapPropagator] | TextMapPropagator | None = None,
     baggage_attributes: Sequence[str] | None = None,
-    spool: str | None = None,
+    spool: str | os.PathLike[str] | bool | None = None,
     metrics: bool = False,
     instrument: Sequence[str] = (),
     provider: SdkTracerProvider | None = None,
@@ -105,7 +106,8 @@ def configure(
         expected: Exception types that are never counted as errors.
         propagators: Names or propagators that carry context: ["tracecontext", "baggage", "b3"].
         baggage_attributes: Baggage entries that every span gets as attributes: ["tenant.id"].
-        spool: Not in this version yet.
+        spool: Where what cannot be sent over OTLP now is kept on disk: the path of a directory, or True for one of the
+            user's own.
         metrics: Measure how long operations take and how often they fail, sampled or not.
         instrument: Libraries to trace: ["fastapi", "sqlalchemy", "httpx"].
         provider: An SDK provider of your own; its sampler, resource and ids stay.
@@ -117,7 +119,6 @@ def configure(
     Source: OpenTelemetry specification, configuration/sdk-environment-variables.
     """
     given = dict(locals())
-    arguments.not_yet(spool=spool)
     own_provider = _own_provider(
         provider,
         service=service,
@@ -159,9 +160,12 @@ def configure(
         headers=headers,
         compression=compression,
         timeout_s=timeout_s,
+        spool=arguments.spool_directory(spool),
         batching=Batching.of(variables),
     )
     sinks = sinks_of(exporter, options, variables)
+    if options.spool is not None and exporter != "auto" and not any(sink.is_spooled for sink in sinks):
+        raise arguments.wrong_argument(spool, name="spool", expected="an exporter over OTLP", write='exporter="otlp"')
     is_disabled = variables.boolean("OTEL_SDK_DISABLED") is True
     if not is_disabled:
         _instrument(libraries)
@@ -200,6 +204,7 @@ def configure(
         "exporter": "disabled" if is_disabled else [sink.label for sink in sinks],
         "sample": sampler.get_description() if sample is None else sample,
         "tail": tail or None,
+        "spool": options.spool and str(options.spool),
         "instrument": libraries,
         "provider": own_provider and type(own_provider).__name__,
     }

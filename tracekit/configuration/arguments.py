@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import os
 import re
 import reprlib
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any, TypeAlias, cast
 
 from tracekit._redaction import Redactor, Rule
@@ -96,9 +98,17 @@ def _takes_key_and_value(item: object) -> bool:
     return True
 
 
-def not_yet(**given: object) -> None:
-    """Refuse arguments that are promised for later: accepting one silently would look like a setting that works."""
-    for name, value in given.items():
-        if value is not None and value is not False:
-            msg = f"{name}={reprlib.repr(value)}: not in this version yet. Leave {name} out."
-            raise ConfigurationError(msg)
+def spool_directory(value: object) -> Path | None:
+    """Return the directory that `spool=` asks for: True is one of the user's own."""
+    if value is None or value is False:
+        return None
+    if value is True:
+        from tracekit.export.spool import default_directory
+
+        return default_directory()
+    path = os.fspath(cast("str | os.PathLike[str]", value)) if isinstance(value, (str, os.PathLike)) else None
+    if path:
+        # Absolute: the program may change its directory.
+        return Path(path).expanduser().absolute()
+    expected = "True or the path of a directory"
+    raise wrong_argument(cast("object", value), name="spool", expected=expected, write="spool=True")

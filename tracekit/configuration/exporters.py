@@ -18,9 +18,13 @@ from tracekit.configuration.lending import LentExporter, LentProcessor
 from tracekit.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
     from tracekit._stats import Counters
+    from tracekit.export.sending import OtlpExporter
+    from tracekit.export.spool import Spool
 
 Exporter: TypeAlias = "str | SpanExporter | SpanProcessor"
 Exporters: TypeAlias = "Exporter | Sequence[Exporter]"
@@ -43,12 +47,14 @@ class Sink:
         open: Makes the processor that delivers there.
         memory: The exporter to read spans back from, if it is one.
         metrics: Where metrics go when spans go here (None: it takes spans only).
+        is_spooled: Whether spans that cannot be sent are kept on disk.
     """
 
     label: str
     open: Callable[[Counters], SpanProcessor]
     memory: InMemorySpanExporter | None = None
     metrics: Literal["otlp", "console", "memory"] | None = None
+    is_spooled: bool = False
 
 
 @final
@@ -62,6 +68,7 @@ class ExportOptions:
     headers: Mapping[str, str] | None = None
     compression: str | None = None
     timeout_s: float | None = None
+    spool: Path | None = None
     batching: Batching = dataclasses.field(default_factory=Batching)
 
 
@@ -158,8 +165,23 @@ def _otlp_sink(options: ExportOptions, variables: Environment) -> Sink:
         compression=options.compression,
         timeout_s=options.timeout_s,
         variables=variables,
+        make_spool=None if options.spool is None else _spool_in(options.spool),
     )
-    return dataclasses.replace(_exporter_sink(exporter, options.batching), label=repr(exporter), metrics="otlp")
+    return Sink(
+        repr(exporter),
+        partial(_over_otlp, exporter, options.batching),
+        metrics="otlp",
+        is_spooled=exporter.spool is not None,
+    )
+
+
+def _spool_in(directory: Path) -> Callable[[str], Spool]:
+    try:
+        from tracekit.export.spool import Spool
+    except ImportError as error:  # a Python that was built without it
+        msg = "spool= needs Python's sqlite3, which this Python does not have. Leave spool out."
+        raise ConfigurationError(msg) from error
+    return partial(Spool, directory)
 
 
 def _as_given(processor: SpanProcessor, _counters: Counters) -> SpanProcessor:
@@ -204,3 +226,11 @@ def _in_batches(exporter: SpanExporter, batching: Batching, counters: Counters) 
     from tracekit.export.batch import BatchProcessor
 
     return BatchProcessor(LentExporter(exporter), counters, **batching.given())
+
+
+def _over_otlp(exporter: OtlpExporter, batching: Batching, counters: Counters) -> SpanProcessor:
+    from tracekit.export.batch import BatchProcessor
+
+    processor = BatchProcessor(LentExporter(exporter), counters, spool=exporter.spool, **batching.given())
+    exporter.start()
+    return processor

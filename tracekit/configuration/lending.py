@@ -10,11 +10,13 @@ from opentelemetry.sdk.trace import SpanProcessor
 from tracekit.export.accountable import AccountableExporter, export
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from opentelemetry.context import Context
     from opentelemetry.sdk.trace import ReadableSpan, Span
     from opentelemetry.sdk.trace.export import SpanExporter
+
+    from tracekit.export.accountable import Outcome
 
 _lock: Final = threading.RLock()
 _loans_of: Final[dict[int, int]] = {}
@@ -29,6 +31,11 @@ class _Loan:
         self._is_over = False
         with _lock:
             _loans_of[id(lent)] = _loans_of.get(id(lent), 0) + 1
+
+    @property
+    def is_the_last(self) -> bool:
+        """Whether nobody else uses it."""
+        return _loans_of.get(id(self._lent)) == 1
 
     def end(self) -> None:
         """Give it back; shut down what nobody else uses."""
@@ -56,9 +63,14 @@ class LentExporter(AccountableExporter):
         self._exporter: Final = exporter
         self._loan: Final = _Loan(exporter)
 
-    def export_accountably(self, spans: Sequence[ReadableSpan]) -> Mapping[str, int]:
-        """Export *spans* and return how many of them are lost, by reason."""
+    def export_accountably(self, spans: Sequence[ReadableSpan]) -> Outcome:
+        """Export *spans* and return what became of them."""
         return export(self._exporter, spans)
+
+    def hurry(self, *, within_s: float, is_last: bool) -> None:
+        """Tell the exporter that somebody waits; it is not the last thing for one that is used elsewhere too."""
+        if isinstance(self._exporter, AccountableExporter):
+            self._exporter.hurry(within_s=within_s, is_last=is_last and self._loan.is_the_last)
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
         """Flush the exporter."""

@@ -1,12 +1,11 @@
-"""The queue between the threads that end spans and the one thread that exports them."""
+"""Exporting in batches: a queue between the threads that end spans and the one thread that exports them."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections import Counter, deque
+from collections import Counter
 from functools import partial
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, final
 
 from opentelemetry.sdk.trace import SpanProcessor
@@ -14,23 +13,25 @@ from opentelemetry.sdk.trace.export import SpanExportResult
 
 from tracekit._diagnostics import report_failure
 from tracekit._fork import in_forked_child
-from tracekit._stats import Stats
 from tracekit._threads import Empty, Event, RLock, Running, SimpleQueue, start_thread
 from tracekit.errors import ConfigurationError
-from tracekit.export.accountable import export
+from tracekit.export.accountable import AccountableExporter, Outcome, export
 from tracekit.export.losses import Losses
+from tracekit.export.otlp import chunks
+from tracekit.export.queue import SpanQueue
 from tracekit.export.quiet import quiet
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from opentelemetry.sdk.trace import ReadableSpan
     from opentelemetry.sdk.trace.export import SpanExporter
 
     from tracekit._stats import Counters
+    from tracekit.export.spool import Spool
 
-# A span with a few attributes takes about 3 kB: 300 MB if the receiver stays away for long.
 DEFAULT_MAX_QUEUE_SIZE: Final = 100_000
+DEFAULT_MAX_QUEUE_BYTES: Final = 64 * 1024 * 1024
 DEFAULT_MAX_BATCH_SIZE: Final = 512
 DEFAULT_SCHEDULE_DELAY_S: Final = 5.0
 DEFAULT_EXPORT_TIMEOUT_S: Final = 30.0
@@ -39,6 +40,10 @@ DEFAULT_SHUTDOWN_TIMEOUT_S: Final = 5.0
 # With a delay of 0 the thread would spin.
 _SHORTEST_DELAY_S: Final = 0.01
 _THREAD: Final = "tracekit-export"
+# The part of a shutdown's time that is left, where there is a spool, for writing what could not be sent.
+_KEEPING: Final = 0.4
+# Spans put on disk at once; between two of these the time is looked at.
+_KEPT_AT_ONCE: Final = 4_096
 
 
 @final
@@ -69,10 +74,12 @@ class BatchProcessor(SpanProcessor):
     Args:
         exporter: Gets one batch at a time.
         counters: Where spans are counted.
-        max_queue_size: Spans that wait at most; further ones are dropped until there is room.
+        max_queue_size: Spans that wait at most; further ones go to the spool, or are dropped, until there is room.
+        max_queue_bytes: About how many bytes they take at most.
         schedule_delay_s: How long a span waits, in seconds, for its batch to be full.
         max_batch_size: Spans handed to the exporter at once.
         export_timeout_s: How long a flush that names no time waits, in seconds.
+        spool: Takes what the exporter leaves unsent, what there is no room for, and what is left at shutdown.
 
     Raises:
         ConfigurationError: If a size is not 1 or more, or a time negative.
@@ -86,47 +93,49 @@ class BatchProcessor(SpanProcessor):
         counters: Counters,
         *,
         max_queue_size: int = DEFAULT_MAX_QUEUE_SIZE,
+        max_queue_bytes: int = DEFAULT_MAX_QUEUE_BYTES,
         schedule_delay_s: float = DEFAULT_SCHEDULE_DELAY_S,
         max_batch_size: int = DEFAULT_MAX_BATCH_SIZE,
         export_timeout_s: float = DEFAULT_EXPORT_TIMEOUT_S,
+        spool: Spool | None = None,
     ) -> None:
         _check_size("max_queue_size", max_queue_size)
+        _check_size("max_queue_bytes", max_queue_bytes)
         _check_size("max_batch_size", max_batch_size)
         _check_time("schedule_delay_s", schedule_delay_s)
         _check_time("export_timeout_s", export_timeout_s)
         self._exporter: Final = exporter
-        self._max_queue_size: Final = max_queue_size
+        self._spool: Final = spool
         self._max_batch_size: Final = min(max_batch_size, max_queue_size)
         self._delay_s: Final = max(schedule_delay_s, _SHORTEST_DELAY_S)
         self._export_timeout_s: Final = export_timeout_s
-        self._losses: Final = Losses(self._lost_so_far)
+        self._queue: Final = SpanQueue(max_queue_size, max_queue_bytes, self._max_batch_size, spool)
+        self._add: Final = self._queue.add
+        self._losses: Final = Losses(self._queue.lost)
         self._is_closing = False
         self._is_closed = False
         self._exporter_is_closed = False
-        self._start_empty()
-        counters.include(self._books)
+        self._begin()
+        counters.include(self._queue.books)
         in_forked_child(self._start_empty)
 
     def _start_empty(self) -> None:
-        self._queue: deque[ReadableSpan] = deque()
-        # One batch, but for a moment at the start of the thread and where no thread is to be had.
-        self._exporting: list[Sequence[ReadableSpan]] = []
+        self._queue.start_empty()
+        self._losses.forget()
+        self._begin()
+
+    def _begin(self) -> None:
         # Re-entrant, which the Condition of other queues is not. None says that a batch is full.
         self._wakes: SimpleQueue[_Flush | None] = SimpleQueue()
         self._is_woken = False
+        self._starting = RLock()
         self._thread: Running | None = None
         self._thread_id = 0
         self._is_starting = False
-        self._exported = 0
-        self._dropped: dict[str, int] = {}
-        # Two locks, for the exporting thread must get on while a thread that ends spans is stopped in a signal handler:
-        # held while spans go from one figure to the next,
-        self._moving = RLock()
-        # and held while a span is refused, which the exporting thread never does.
-        self._refusing = RLock()
-        self._refused: dict[str, int] = {}
+        self._is_spilling = False
+        # Until the disk takes nothing; then the queue is as if there was no spool, for a while.
+        self._spills = True
         self._lost_at_flush = 0
-        self._losses.forget()
 
     def on_end(self, span: ReadableSpan) -> None:
         """Queue *span* if it is sampled."""
@@ -134,20 +143,23 @@ class BatchProcessor(SpanProcessor):
         if context is None or not context.trace_flags.sampled:
             return
         if self._is_closing:
-            self._refuse("after_shutdown")
+            self._queue.refuse("after_shutdown")
+            self._losses.say()
             return
         if self._thread is None:
             self._has_thread()
-        waiting = len(self._queue)
-        if waiting >= self._max_queue_size:
-            self._refuse("queue_full")
+        waiting = self._add(span, context.trace_id)
+        if not waiting:
+            self._losses.say()
             return
-        self._queue.append(span)
-        if waiting + 1 >= self._max_batch_size and not self._is_woken:
-            self._is_woken = True
-            self._wakes.put(None)
+        if waiting >= self._max_batch_size:
+            if not self._is_woken:
+                self._is_woken = True
+                self._wakes.put(None)
+            if self._spool is not None and self._spills and not self._is_spilling and self._queue.is_crowded:
+                self._is_spilling = start_thread(self._spill, "tracekit-spill") is not None
         if self._is_closed:
-            self._give_up("after_shutdown")
+            self._queue.give_up("after_shutdown")
 
     def force_flush(self, timeout_millis: float | None = None) -> bool:
         """
@@ -164,7 +176,7 @@ class BatchProcessor(SpanProcessor):
             flush.succeeded = True
         elif threading.get_ident() != self._thread_id and not self._is_closing:
             self._ask(flush)
-        lost = sum(self._lost_so_far().values())
+        lost = sum(self._queue.lost(fresh=True).values())
         lost, self._lost_at_flush = lost - self._lost_at_flush, lost
         return flush.succeeded and not lost
 
@@ -178,28 +190,61 @@ class BatchProcessor(SpanProcessor):
         if self._is_closing:
             return
         self._is_closing = True
-        last = _Flush(timeout_millis / 1000, is_last=True)
+        timeout_s = timeout_millis / 1000
+        last = _Flush(timeout_s if self._spool is None else timeout_s * (1 - _KEEPING), is_last=True)
         try:
             self._ask(last)
         finally:
             self._is_closed = True
-            self._give_up("shutdown")
+            self._keep_the_rest(timeout_s * _KEEPING)
+            self._queue.give_up("shutdown")
             self._losses.say(now=True)
             if not last.done.is_set():
                 # It may hang as well, so nobody waits for it; most exporters stop retrying when they are told.
                 start_thread(self._close_exporter, _THREAD)
+            if self._spool is not None:
+                self._spool.close()
 
     def _ask(self, flush: _Flush) -> None:
         """Have *flush* served: by this very thread where no other is to be had, because the interpreter goes down."""
-        if self._has_thread():
+        has_thread = self._has_thread()
+        if isinstance(self._exporter, AccountableExporter):
+            self._exporter.hurry(within_s=flush.left_s, is_last=flush.is_last or not has_thread)
+        if has_thread:
             self._wakes.put(flush)
             flush.done.wait(flush.left_s)
         else:
             self._serve(flush)
 
+    def _spill(self) -> None:
+        """Put the oldest spans on disk, while the exporter is busy, until there is room again."""
+        try:
+            while self._queue.is_crowded and self._spills:
+                self._spills = self._keep(self._max_batch_size, "queue_full")
+        finally:
+            self._is_spilling = False
+
+    def _keep_the_rest(self, time_s: float) -> None:
+        """Put on disk what the exporter did not get to, or has not answered for."""
+        if self._spool is None:
+            return
+        deadline_s = time.monotonic() + time_s
+        self._queue.take_back()
+        while time.monotonic() < deadline_s and self._keep(_KEPT_AT_ONCE, "shutdown"):
+            pass
+
+    def _keep(self, most: int, reason: str) -> bool:
+        """Put the spans longest in the queue on disk; tells whether there were any, and they are there."""
+        batch = self._queue.take(most)
+        lost: Counter[str] = Counter()
+        with quiet():
+            requests = list(chunks(batch, on_unencodable=lambda: lost.update(unencodable=1)))
+            outcome = Outcome(lost, requests)
+            return self._queue.settle(batch, outcome) and self._queue.keep(outcome, reason)
+
     def _has_thread(self) -> bool:
         """Start the exporting thread if there is none; tells whether there is one now."""
-        with self._moving:
+        with self._starting:
             if self._thread is None and not self._is_starting:
                 # A signal handler that ends a span meanwhile must not start a second one.
                 self._is_starting = True
@@ -229,8 +274,10 @@ class BatchProcessor(SpanProcessor):
                 continue
             waiting = len(self._queue)
             # A full batch goes at once, the rest of the queue when its time has come.
-            self._export(waiting if is_due else waiting - waiting % self._max_batch_size)
+            goes = is_due or self._queue.is_heavy
+            self._export(waiting if goes else waiting - waiting % self._max_batch_size)
             if is_due:
+                self._spills = True
                 self._losses.say()
                 due_s = time.monotonic() + self._delay_s
 
@@ -244,18 +291,20 @@ class BatchProcessor(SpanProcessor):
     def _export(self, spans: int) -> None:
         """Export the *spans* longest in the queue, batch by batch."""
         while spans > 0:
-            batch = self._take(min(spans, self._max_batch_size))
+            batch = self._queue.take(min(spans, self._max_batch_size))
             if not batch:
                 return  # a shutdown that could not wait has given the rest up
-            lost: dict[str, int] = {}
-            if not self._is_done("export", partial(self._export_batch, batch, lost)):
-                lost = {"export_failed": len(batch)}
-            self._settle(batch, lost)
+            outcomes: list[Outcome] = []
+            if not self._is_done("export", partial(self._export_batch, batch, outcomes)):
+                outcomes = [Outcome({"export_failed": len(batch)})]
+            if self._queue.settle(batch, outcomes[0]):
+                self._queue.keep(outcomes[0], "export_failed")
+            self._losses.say()
             spans -= len(batch)
 
-    def _export_batch(self, batch: Sequence[ReadableSpan], lost: dict[str, int]) -> None:
+    def _export_batch(self, batch: Sequence[ReadableSpan], outcomes: list[Outcome]) -> None:
         # A list of its own: an exporter may empty it.
-        lost.update(export(self._exporter, list(batch)))
+        outcomes.append(export(self._exporter, list(batch)))
 
     def _is_done(self, what: str, job: Callable[[], object]) -> bool:
         try:
@@ -269,63 +318,15 @@ class BatchProcessor(SpanProcessor):
         return result is not SpanExportResult.FAILURE and result is not False
 
     def _close_exporter(self) -> None:
-        with self._moving:
+        with self._starting:
             was_closed, self._exporter_is_closed = self._exporter_is_closed, True
         if not was_closed:
             self._is_done("shutdown", self._exporter.shutdown)
 
-    def _take(self, most: int) -> Sequence[ReadableSpan]:
-        with self._moving:
-            batch = [self._queue.popleft() for _ in range(min(most, len(self._queue)))]
-            if batch:
-                self._exporting.append(batch)
-            return batch
-
-    def _settle(self, batch: Sequence[ReadableSpan], lost: Mapping[str, int]) -> None:
-        with self._moving:
-            # Not ours any more if a shutdown that could not wait has given it up, or a fork has left it to the parent.
-            if not any(exporting is batch for exporting in self._exporting):
-                return
-            self._exporting = [exporting for exporting in self._exporting if exporting is not batch]
-            self._exported += len(batch) - sum(lost.values())
-            for reason, spans in lost.items():
-                self._drop(reason, spans)
-        self._losses.say()
-
-    def _give_up(self, reason: str) -> None:
-        """Drop all that is still here."""
-        with self._moving:
-            spans = sum(map(len, self._exporting))
-            self._exporting = []
-            while self._queue:
-                self._queue.popleft()
-                spans += 1
-            if spans:
-                self._drop(reason, spans)
-
-    def _drop(self, reason: str, spans: int) -> None:
-        self._dropped[reason] = self._dropped.get(reason, 0) + spans
-
-    def _refuse(self, reason: str) -> None:
-        with self._refusing:
-            self._refused[reason] = self._refused.get(reason, 0) + 1
-        self._losses.say()
-
-    def _lost_so_far(self) -> Mapping[str, int]:
-        return MappingProxyType(Counter(self._dropped) + Counter(self._refused))
-
-    def _books(self) -> Stats:
-        with self._moving:
-            return Stats(
-                exported=self._exported,
-                queued=len(self._queue) + sum(map(len, self._exporting)),
-                dropped=self._lost_so_far(),
-            )
-
 
 def _check_size(name: str, spans: object) -> None:
     if not isinstance(spans, int) or spans < 1:
-        msg = f"{name}={spans!r}: expected a number of spans, 1 or more. Leave it out for the default."
+        msg = f"{name}={spans!r}: expected a whole number, 1 or more. Leave it out for the default."
         raise ConfigurationError(msg)
 
 

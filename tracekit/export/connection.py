@@ -1,12 +1,15 @@
-"""How to reach an OTLP receiver: its endpoint, and what goes along with each request."""
+"""How to reach an OTLP receiver: its endpoint, the way there, and what goes along with each request."""
 
 from __future__ import annotations
 
 import os
 import re
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, TypeGuard, cast, final
+from urllib.parse import unquote, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from tracekit._environment import wrong_variable
 from tracekit.errors import ConfigurationError
@@ -19,9 +22,34 @@ if TYPE_CHECKING:
 DEFAULT_TIMEOUT_S: Final = 10.0
 
 _COMPRESSIONS: Final = ("gzip", "none")
-_FILES: Final = ("CERTIFICATE", "CLIENT_KEY", "CLIENT_CERTIFICATE")
 # A token of RFC 9110; gRPC sends metadata keys in lower case only.
 _HEADER_NAME: Final = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]+")
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class TlsFiles:
+    """
+    PEM files.
+
+    Args:
+        certificate: Of the authorities that are trusted (None: the system's, and those of `certifi`).
+        client_key: What this end shows itself by,
+        client_certificate: and the certificate for it.
+    """
+
+    certificate: str | None = None
+    client_key: str | None = None
+    client_certificate: str | None = None
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    """An HTTP proxy; *user_info* is user name and password with a colon between."""
+
+    url: str
+    user_info: str | None = field(default=None, repr=False)
 
 
 @final
@@ -34,13 +62,53 @@ class Connection:
         endpoint: Where it is.
         headers: Sent with each request, names in lower case.
         compression: "gzip" or "none".
-        timeout_s: Longest time for one request and its retries, in seconds.
+        timeout_s: Longest time for one request, in seconds.
+        tls: What certificates are checked by and shown.
+        proxy: What requests go through.
     """
 
     endpoint: Endpoint
     headers: Mapping[str, str] = field(repr=False)
     compression: str
     timeout_s: float
+    tls: TlsFiles = field(default_factory=TlsFiles)
+    proxy: Proxy | None = None
+
+    def tls_context(self) -> ssl.SSLContext | None:
+        """
+        Return what certificates are checked by; None without TLS.
+
+        Raises:
+            ConfigurationError: If one of the files holds something else.
+        """
+        if self.endpoint.insecure:
+            return None
+        files = self.tls
+        # As with `requests`, which other exporters use, for networks with an authority of their own.
+        trusted = files.certificate or os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
+        try:
+            context = ssl.create_default_context(cafile=trusted)
+            if trusted is None:
+                _trust_certifi(context)
+            if files.client_certificate is not None:
+                context.load_cert_chain(files.client_certificate, files.client_key)
+        except OSError as error:  # SSLError is one
+            msg = (
+                "the TLS files of OTEL_EXPORTER_OTLP_CERTIFICATE, ..._CLIENT_CERTIFICATE and ..._CLIENT_KEY could not "
+                f"be read ({error.strerror or type(error).__name__}): expected PEM files, and a key that fits. Set "
+                "them so, or unset them."
+            )
+            raise ConfigurationError(msg) from error
+        return context
+
+
+def _trust_certifi(context: ssl.SSLContext) -> None:
+    """Trust the well-known authorities where the system has none: small containers."""
+    try:
+        import certifi
+    except ImportError:
+        return
+    context.load_verify_locations(certifi.where())
 
 
 def resolve_connection(
@@ -65,7 +133,7 @@ def resolve_connection(
         insecure: Whether to do without TLS.
         headers: Sent with each request, besides those of the environment.
         compression: "gzip" or "none".
-        timeout_s: Longest time for one request and its retries, in seconds.
+        timeout_s: Longest time for one request, in seconds.
 
     Raises:
         ConfigurationError: If an argument or a variable cannot be right.
@@ -76,9 +144,8 @@ def resolve_connection(
     sent = {**place.headers, **_headers_of(signal, variables), **_checked_headers(headers)}
     compressed = _compression(compression, signal, variables)
     limit_s = _timeout_s(timeout_s, signal, variables)
-    if not place.insecure:
-        _check_files(signal, variables)
-    return Connection(place, sent, compressed, limit_s)
+    files = TlsFiles() if place.insecure else _tls_files(signal, variables)
+    return Connection(place, sent, compressed, limit_s, files, _proxy_for(place))
 
 
 def _headers_of(signal: Signal, variables: Environment) -> dict[str, str]:
@@ -140,9 +207,33 @@ def _timeout_s(given: object, signal: Signal, variables: Environment) -> float:
     raise ConfigurationError(msg)
 
 
-def _check_files(signal: Signal, variables: Environment) -> None:
-    for what in _FILES:
+def _tls_files(signal: Signal, variables: Environment) -> TlsFiles:
+    def path_of(what: str) -> str | None:
         for name in variables_of(signal, what):
             path = variables.text(name)
-            if path is not None and not (os.path.isfile(path) and os.access(path, os.R_OK)):  # noqa: PTH113  # a str
+            if path is None:
+                continue
+            if not (os.path.isfile(path) and os.access(path, os.R_OK)):  # noqa: PTH113  # a str
                 raise wrong_variable(name, path, "the path of a PEM file that can be read")
+            return path
+        return None
+
+    return TlsFiles(path_of("CERTIFICATE"), path_of("CLIENT_KEY"), path_of("CLIENT_CERTIFICATE"))
+
+
+def _proxy_for(place: Endpoint) -> Proxy | None:
+    """Return the proxy that `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` ask for, in either case."""
+    parts = urlsplit(place.url)
+    if parts.scheme not in ("http", "https") or proxy_bypass(parts.netloc) or proxy_bypass(parts.hostname or ""):
+        return None
+    proxies = getproxies()
+    url = proxies.get(parts.scheme) or proxies.get("all")
+    if not url:
+        return None
+    proxy = urlsplit(url if "://" in url else f"http://{url}")
+    if proxy.scheme not in ("http", "https") or not proxy.hostname:
+        expected = "expected http://host:port. Set it so, or set NO_PROXY."
+        msg = f"the proxy for {parts.scheme} ({proxy.scheme}://...): {expected}"
+        raise ConfigurationError(msg)
+    user_info, at, address = proxy.netloc.rpartition("@")
+    return Proxy(f"{proxy.scheme}://{address}", unquote(user_info) if at else None)

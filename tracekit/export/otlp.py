@@ -14,7 +14,7 @@ from tracekit.export.otlp_span import as_text, encode_span
 from tracekit.export.otlp_value import BYTES, add_attributes, field, tag, text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import ReadableSpan
@@ -58,9 +58,36 @@ class Request:
     def __len__(self) -> int:
         return self.spans
 
-    def SerializePartialToString(self) -> bytes:  # noqa: N802  # a message's own name for it
-        """Return the bytes, as the official exporters ask a message for them."""
-        return self.body
+    def halves(self) -> tuple[Request, ...]:
+        """Return the first and the second half of the spans; nothing, if there is but one."""
+        from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+        if self.spans < 2:  # noqa: PLR2004  # what has halves
+            return ()
+        first = self.spans // 2
+        parts = ExportTraceServiceRequest(), ExportTraceServiceRequest()
+        seen = 0
+        for resource_spans in ExportTraceServiceRequest.FromString(self.body).resource_spans:
+            for scope_spans in resource_spans.scope_spans:
+                here = min(len(scope_spans.spans), max(0, first - seen))
+                seen += len(scope_spans.spans)
+                for part, spans in zip(parts, (scope_spans.spans[:here], scope_spans.spans[here:]), strict=True):
+                    if spans:
+                        of_resource = part.resource_spans.add(
+                            resource=resource_spans.resource, schema_url=resource_spans.schema_url
+                        )
+                        of_resource.scope_spans.add(
+                            scope=scope_spans.scope, schema_url=scope_spans.schema_url, spans=spans
+                        )
+        return tuple(
+            Request(part.SerializeToString(), spans)
+            for part, spans in zip(parts, (first, self.spans - first), strict=True)
+        )
+
+
+def joined(requests: Sequence[Request]) -> Request:
+    """Return one request with the spans of *requests*: what is repeated in a message adds up."""
+    return Request(b"".join([request.body for request in requests]), sum(request.spans for request in requests))
 
 
 def encode_spans(spans: Iterable[ReadableSpan]) -> bytes:

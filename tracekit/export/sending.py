@@ -1,85 +1,117 @@
-"""Sending spans and metrics over OTLP by the official exporters. Nothing but this and `official` imports them."""
+"""Sending spans, and metrics, to an OTLP receiver."""
 
 from __future__ import annotations
 
+import math
+import time
 from collections import Counter
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, cast, final
-
-from opentelemetry.sdk.trace.export import SpanExportResult
+from hashlib import sha256
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final, final
 
 from tracekit._environment import Environment
-from tracekit._fork import in_forked_child
 from tracekit.errors import ConfigurationError
-from tracekit.export.accountable import AccountableExporter, export
+from tracekit.export.accountable import AccountableExporter, Outcome
+from tracekit.export.answer import Refused, Taken, TooLarge, Unavailable
+from tracekit.export.backlog import Backlog
 from tracekit.export.connection import resolve_connection
 from tracekit.export.endpoint import GRPC
-from tracekit.export.official import grpc_exporter, http_exporter
 from tracekit.export.otlp import chunks
+from tracekit.export.sender import Sender
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from opentelemetry.sdk.metrics.export import MetricExporter
     from opentelemetry.sdk.trace import ReadableSpan
-    from opentelemetry.sdk.trace.export import SpanExporter
 
     from tracekit.export.connection import Connection
     from tracekit.export.endpoint import Endpoint
+    from tracekit.export.otlp import Request
+    from tracekit.export.sender import Transport
+    from tracekit.export.spool import Spool
+
+# A receiver that is away for longer has lost a batch, where there is no spool. Others wait for it in the queue.
+PATIENCE_S: Final = 300.0
 
 
 @final
 class OtlpExporter(AccountableExporter):
     """
-    An official exporter that is made with the first batch, and once more in a forked child.
+    Sends spans to one receiver.
 
-    Connections and their threads do not survive a fork, so none is made before it is needed.
+    What the receiver cannot take now is sent again for five minutes; with a spool it goes there, as does all that
+    comes while the receiver is away.
 
     Args:
         endpoint: Where it sends to.
-        make: Makes the official exporter.
-        takes_requests: Whether its `export` takes a `Request` in place of spans.
+        sender: Sends requests there.
+        spool: Where what cannot be sent is kept; its owner puts it there.
     """
 
-    def __init__(self, endpoint: Endpoint, make: Callable[[], SpanExporter], *, takes_requests: bool) -> None:
+    def __init__(self, endpoint: Endpoint, sender: Sender, spool: Spool | None = None) -> None:
         self.endpoint: Final = endpoint
-        self._make: Final = make
-        self._takes_requests: Final = takes_requests
-        self._official: SpanExporter | None = None
-        self._of_parent: list[SpanExporter] = []
+        self.spool: Final = spool
+        self._sender: Final = sender
+        self._backlog: Final = None if spool is None else Backlog(spool, sender)
+        self._leaves_at_s: float | None = None
         self._is_closed = False
-        in_forked_child(self._leave_to_parent)
 
-    def _leave_to_parent(self) -> None:
-        if self._official is not None:
-            # Kept: its finalizer would close, in this process, a connection that the parent uses.
-            self._of_parent.append(self._official)
-            self._official = None
+    def start(self) -> None:
+        """Send what earlier processes could not."""
+        if self._backlog is not None:
+            self._backlog.start()
 
-    def export_accountably(self, spans: Sequence[ReadableSpan]) -> Mapping[str, int]:
-        """Send *spans*, in several requests if they are too many bytes for one; return what was lost, by reason."""
+    def export_accountably(self, spans: Sequence[ReadableSpan]) -> Outcome:
+        """Send *spans*, in several requests if they are too many bytes for one."""
         if self._is_closed:
-            return {"export_failed": len(spans)}
-        if self._official is None:
-            self._official = self._make()
-        if not self._takes_requests:
-            return export(self._official, spans)
+            return Outcome({"export_failed": len(spans)})
+        self.start()
         lost: Counter[str] = Counter()
+        unsent: list[Request] = []
         for request in chunks(spans, on_unencodable=lambda: lost.update(unencodable=1)):
-            # A request is to its exporter what spans are to others: something of a length that is encoded and sent.
-            if self._official.export(cast("Any", request)) is SpanExportResult.FAILURE:
+            self._send(request, lost, unsent)
+        return Outcome(+lost, unsent)
+
+    def _send(self, request: Request, lost: Counter[str], unsent: list[Request]) -> None:
+        left_s = math.inf if self._leaves_at_s is None else max(0.0, self._leaves_at_s - time.monotonic())
+        if self.spool is None:
+            answer = self._sender.send(request.body, min(PATIENCE_S, left_s))
+        elif self._sender.is_down or (self._leaves_at_s is not None and self._sender.was_down):
+            unsent.append(request)
+            return
+        else:
+            answer = self._sender.send(request.body, min(self._sender.timeout_s, left_s))
+        match answer:
+            case Taken():
+                lost["rejected"] += min(answer.rejected, request.spans)
+            case TooLarge() if halves := request.halves():
+                for half in halves:
+                    self._send(half, lost, unsent)
+            case TooLarge():
+                lost["too_large"] += request.spans
+            case Unavailable() if self.spool is not None:
+                unsent.append(request)
+            case Refused() | Unavailable():
                 lost["export_failed"] += request.spans
-        return lost
+
+    def hurry(self, *, within_s: float, is_last: bool) -> None:
+        """Try again now what waits for a better moment; before the end, give up in time."""
+        if is_last:
+            self._leaves_at_s = time.monotonic() + within_s
+        self._sender.hurry()
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:  # noqa: ARG002  # the SDK's signature
         """Return True: nothing is kept here."""
         return True
 
     def shutdown(self) -> None:
-        """Close the connection and stop retrying."""
+        """Close the connections and stop sending."""
         self._is_closed = True
-        if self._official is not None:
-            self._official.shutdown()
+        if self._backlog is not None:
+            self._backlog.stop()
+        self._sender.close()
 
     def __repr__(self) -> str:
         return f"OtlpExporter({self.endpoint.url.partition('?')[0]!r}, {self.endpoint.protocol!r})"
@@ -94,6 +126,7 @@ def otlp_exporter(
     compression: str | None = None,
     timeout_s: float | None = None,
     variables: Environment | None = None,
+    make_spool: Callable[[str], Spool] | None = None,
 ) -> OtlpExporter:
     """
     Return an exporter that sends over OTLP; what is not given comes from the environment.
@@ -106,8 +139,9 @@ def otlp_exporter(
         insecure: Whether to do without TLS.
         headers: Sent with each request, besides those of the environment.
         compression: "gzip" or "none".
-        timeout_s: Longest time for one batch and its retries, in seconds.
+        timeout_s: Longest time for one request, in seconds.
         variables: Read instead of the process's own environment.
+        make_spool: Makes, for the destination it is told, what keeps batches that cannot be sent.
 
     Raises:
         ConfigurationError: If an argument or a variable cannot be right, or the extra is missing.
@@ -125,9 +159,12 @@ def otlp_exporter(
         timeout_s=timeout_s,
     )
     try:
-        return _otlp_exporter(connection)
+        make = _transport(connection)
     except ImportError as error:
         raise _missing_extra() from error
+    place = connection.endpoint
+    sender = Sender(place.url.partition("?")[0], make, connection.timeout_s)
+    return OtlpExporter(place, sender, None if make_spool is None else make_spool(_destination(connection)))
 
 
 def otlp_metric_exporter(connection: Connection) -> Callable[[], MetricExporter]:
@@ -148,14 +185,23 @@ def _missing_extra() -> ConfigurationError:
 
 
 # These import here and now: a program that configures is not on its way out, where imports fail.
-def _otlp_exporter(connection: Connection) -> OtlpExporter:
+def _transport(connection: Connection) -> Callable[[], Transport]:
+    tls = connection.tls_context()
+    # Answers are read by it.
+    import_module("opentelemetry.proto.collector.trace.v1.trace_service_pb2")
     if connection.endpoint.protocol == GRPC:
-        official, takes_requests = grpc_exporter()
-        options = _grpc_options(connection)
-    else:
-        official, takes_requests = http_exporter()
-        options = _http_options(connection)
-    return OtlpExporter(connection.endpoint, partial(official, **options), takes_requests=takes_requests)
+        from tracekit.export.grpc import GrpcTransport
+
+        return partial(GrpcTransport, connection)
+    from tracekit.export.http import HttpTransport
+
+    return partial(HttpTransport, connection, tls)
+
+
+def _destination(connection: Connection) -> str:
+    """Return what tells receivers apart, and those to whom different headers show different senders."""
+    told = repr((connection.endpoint.url, sorted(connection.headers.items())))
+    return sha256(told.encode()).hexdigest()
 
 
 def _metric_exporter(connection: Connection) -> Callable[[], MetricExporter]:
