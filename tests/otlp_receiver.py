@@ -11,8 +11,10 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
+import shutil
 import socket
 import ssl
+import subprocess
 import sys
 import threading
 import time
@@ -156,6 +158,7 @@ class Request:
         encoding: How the body was compressed (HTTP; gRPC does not tell).
         accepted: Whether the answer took it.
         peer: The other end of the connection.
+        at_s: When it came, by the monotonic clock.
     """
 
     message: ExportTraceServiceRequest
@@ -164,6 +167,7 @@ class Request:
     encoding: str
     accepted: bool
     peer: str
+    at_s: float
 
 
 @dataclass(frozen=True)
@@ -236,6 +240,14 @@ class Receiver(ABC):
         with self._changed:
             return list(self._metrics)
 
+    def forget(self) -> None:
+        """Begin anew."""
+        with self._changed:
+            self._script.clear()
+            self._always = ACCEPT
+            self._requests.clear()
+            self._spans.clear()
+
     def answer(self, *answers: Answer) -> None:
         """Give the next requests these *answers*, one each."""
         with self._changed:
@@ -286,7 +298,7 @@ class Receiver(ABC):
             is_success = answer.http == 200 and answer.grpc == "OK" and answer.body is None
             accepted = is_success and not answer.close and not answer.hold
             lowered = {key.lower(): value for key, value in headers.items()}
-            self._requests.append(Request(message, lowered, path, encoding, accepted, peer))
+            self._requests.append(Request(message, lowered, path, encoding, accepted, peer, time.monotonic()))
             spans = list(spans_of(message)) if accepted else []
             self._spans.extend(spans)
             self._changed.notify_all()
@@ -565,6 +577,26 @@ def _value(value: AnyValue) -> Any:
     if which == "kvlist_value":
         return _attributes(value.kvlist_value.values)
     return getattr(value, which)
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    """Certificates for 127.0.0.1, made by the OpenSSL of this machine."""
+    if shutil.which("openssl") is None:
+        pytest.skip("no openssl on this machine")
+    directory = tmp_path_factory.mktemp("tls")
+
+    def make(name: str, *options: str) -> str:
+        key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", f"{name}.key"]
+        command = ["openssl", "req", "-x509", *key, "-out", f"{name}.pem", "-days", "2", "-subj", f"/CN={name}"]
+        subprocess.run([*command, *options], cwd=directory, check=True, capture_output=True)
+        return str(directory / f"{name}.pem")
+
+    authority = make("authority")
+    signed = ["-CA", "authority.pem", "-CAkey", "authority.key", "-addext", "subjectAltName=IP:127.0.0.1"]
+    end = [*signed, "-addext", "basicConstraints=critical,CA:FALSE"]
+    server, client = make("server", *end), make("client", *end)
+    return Certificates(authority, server, str(directory / "server.key"), client, str(directory / "client.key"))
 
 
 @pytest.fixture

@@ -106,9 +106,10 @@ def spool_directory(value: object) -> Path | None:
         from tracekit.export.spool import default_directory
 
         return default_directory()
+    given = value
     path = os.fspath(cast("str | os.PathLike[str]", value)) if isinstance(value, (str, os.PathLike)) else None
     if path:
         # Absolute: the program may change its directory.
         return Path(path).expanduser().absolute()
     expected = "True or the path of a directory"
-    raise wrong_argument(cast("object", value), name="spool", expected=expected, write="spool=True")
+    raise wrong_argument(given, name="spool", expected=expected, write="spool=True")
