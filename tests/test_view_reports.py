@@ -6,7 +6,7 @@ import traceback
 import unicodedata
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tracekit.export import SpanRecord
@@ -303,6 +303,7 @@ SELECTIONS = st.builds(
 )
 
 
+@settings(max_examples=50)
 @given(st.lists(TRACES, max_size=4), SELECTIONS, st.randoms(use_true_random=False))
 def test_traces_that_are_sorted_are_those_that_are_wanted(
     traces: list[list[SpanRecord]], selection: Selection, random: object

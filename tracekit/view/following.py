@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _POLL_S: Final = 0.2
 _CHUNK: Final = 1 << 20
 # A whole trace is shown after so much quiet; one that misses spans, once it is as old as a batch may be late.
-_QUIET_S: Final = 1.0
+_QUIET_S: Final = 0.5
 _STALE_S: Final = 10.0
 _NS: Final = 1_000_000_000
 _MAX_WAITING: Final = 100_000
@@ -42,6 +42,10 @@ class Source(Protocol):
 
     def lines(self) -> Iterator[bytes]:
         """Yield the whole lines that have come since the last time."""
+        ...
+
+    def close(self) -> None:
+        """Let it go."""
         ...
 
 
@@ -144,6 +148,9 @@ class GrowingPipe:
             else:
                 self.is_over = True
                 yield from self._splitter.rest()
+
+    def close(self) -> None:
+        """Do nothing: the pipe is not ours to close."""
 
     def _read(self, descriptor: int) -> None:
         chunk = b"more"
@@ -273,7 +280,8 @@ class Follower:
             time.sleep(_POLL_S)
 
     def rest(self) -> Iterator[Arrival]:
-        """Yield what has come and waits for more."""
-        for _, reader in self._readers:
+        """Let the sources go, and yield what has come and waits for more."""
+        for source, reader in self._readers:
+            source.close()
             reader.end()
         yield from self._arrivals.rest()

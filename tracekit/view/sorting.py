@@ -42,7 +42,7 @@ SELECT * FROM (
     ORDER BY first DESC, trace DESC LIMIT :limit
 ) ORDER BY first, trace
 """
-_SPANS: Final = "SELECT source, body FROM spans WHERE trace = ? ORDER BY start LIMIT ?"
+_SPANS: Final = "SELECT source, body FROM spans WHERE trace = ? ORDER BY start, rowid LIMIT ?"
 
 
 class Trace(NamedTuple):
