@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from typing import Final
 import pytest
 
 import tracekit
-from tracekit.cli import main
+from tracekit.cli import COMMANDS, main
 
 SCRIPT: Final = Path(sys.executable).with_name("tracekit")
 
@@ -74,3 +75,38 @@ def test_the_command_is_there_at_once() -> None:
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True)
     assert ran.stdout.split() == []
+
+
+def test_a_command_is_imported_where_it_is_asked_for_only() -> None:
+    code = "import sys; from tracekit.cli import main; main([]); print(*sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True)
+    assert not [name for name in ran.stdout.split() if name.startswith("tracekit.cli.")]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_teaches_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main([command, "--help"])
+    said = capsys.readouterr().out
+    assert left.value.code == 0
+    assert f"tracekit {command}" in said
+    assert "examples:" in said
+    # Any console can show it.
+    assert said.isascii()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a shell's redirections")
+@pytest.mark.parametrize("streams", [">&-", ">&- 2>&-", "2>&-"])
+def test_a_stream_that_is_closed_is_no_error(streams: str) -> None:
+    ran = subprocess.run(["sh", "-c", f"{sys.executable} -m tracekit --version {streams}"], check=False)
+    assert ran.returncode == 0
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_disk_that_is_full_is_one_line(tmp_path: Path) -> None:
+    span = {"traceId": "1" * 32, "spanId": "1" * 16, "name": "a"}
+    (tmp_path / "f").write_text(json.dumps({"resourceSpans": [{"scopeSpans": [{"spans": [span]}]}]}), encoding="utf-8")
+    with Path("/dev/full").open("wb") as full:
+        command = [sys.executable, "-m", "tracekit", "view", str(tmp_path / "f")]
+        ran = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, encoding="utf-8", check=False)
+    assert (ran.returncode, ran.stderr) == (1, "tracekit: [Errno 28] No space left on device\n")

@@ -98,13 +98,13 @@ class Demo:
 
 
 @contextmanager
-def demo(directory: Path, **environment: str) -> Iterator[Demo]:
+def demo(directory: Path, *arguments: object, **environment: str) -> Iterator[Demo]:
     environment = {**os.environ, "TMPDIR": str(directory), **environment}
     # A job in the background of a shell ignores SIGINT, and what it starts does too.
     handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         process = subprocess.Popen(
-            [sys.executable, "-m", "tracekit", "demo"],
+            [sys.executable, "-m", "tracekit", "demo", *map(str, arguments)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             encoding="utf-8",
@@ -143,9 +143,15 @@ def outline(output: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def output(tmp_path_factory: pytest.TempPathFactory) -> str:
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file that the demo of `output` keeps its spans in."""
+    return tmp_path_factory.mktemp("saved") / "traces.jsonl"
+
+
+@pytest.fixture(scope="module")
+def output(tmp_path_factory: pytest.TempPathFactory, saved: Path) -> str:
     """What a demo prints that nobody disturbs."""
-    with demo(tmp_path_factory.mktemp("demo")) as running:
+    with demo(tmp_path_factory.mktemp("demo"), "--save", saved) as running:
         out, err = running.end()
         assert (running.process.returncode, err) == (0, "")
         assert running.group() == []
@@ -190,6 +196,25 @@ def test_http_attributes_are_those_of_today(output: str) -> None:
 
 def test_output_that_is_no_terminal_has_no_colours(output: str) -> None:
     assert "\x1b" not in output
+
+
+def test_the_bug_is_found_in_the_spans_that_are_kept(output: str, saved: Path) -> None:
+    assert f"tracekit view --errors {saved}" in output
+    command = [sys.executable, "-m", "tracekit", "view", "--errors", "--limit", "1", str(saved)]
+    lines = subprocess.run(command, check=True, capture_output=True, encoding="utf-8").stdout.splitlines()
+    failed, at, code, path = lines[-4:]
+    assert failed == "Failed: KeyError: 'CHF'"
+    assert re.fullmatch(r"    at: .*payments\.py:\d+ in to_euro", at)
+    assert code == "        return round(amount_cents * RATES_TO_EUR[currency])"
+    assert path.endswith("> POST > [payments] POST /charges > payments.to_euro")
+    assert not [line for line in lines if "server.port" in line]
+
+
+def test_a_place_where_nothing_can_be_kept_is_said_at_once(tmp_path: Path) -> None:
+    with demo(tmp_path, "--save", tmp_path / "none" / "traces.jsonl") as running:
+        out, err = running.end()
+    assert (running.process.returncode, out) == (2, "")
+    assert "cannot write to" in err
 
 
 def test_settings_of_the_environment_do_not_change_the_demo(tmp_path: Path) -> None:
@@ -242,5 +267,5 @@ def test_a_reader_that_goes_away_is_no_traceback(tmp_path: Path) -> None:
         running.process.stdout.close()
         running.process.stdout = None
         _, err = running.end()
-        assert (running.process.returncode, err) == (1, "")
+        assert (running.process.returncode, err) == (141, "")
         assert running.group() == []
