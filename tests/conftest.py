@@ -17,7 +17,7 @@ from tracekit.recording.provider import ENGINE_FITS
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytest_plugins = ["brokers", "otlp_receiver"]
+pytest_plugins = ["brokers", "browser", "otlp_receiver"]
 
 # A shared machine stalls: a deadline would test the machine. CI must not depend on luck, so it replays fixed examples.
 settings.register_profile("local", deadline=None)
