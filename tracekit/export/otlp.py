@@ -10,8 +10,9 @@ import sys
 from typing import TYPE_CHECKING, Final, final
 
 from tracekit._diagnostics import report_failure
+from tracekit.export.otlp_attributes import AttributesField
 from tracekit.export.otlp_span import as_text, encode_span
-from tracekit.export.otlp_value import BYTES, add_attributes, field, tag, text
+from tracekit.export.otlp_value import BYTES, LENGTHS, field, tag, text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -30,13 +31,13 @@ _REQUEST_RESOURCE_SPANS: Final = tag(1, BYTES)
 _RESOURCE_SPANS_RESOURCE: Final = tag(1, BYTES)
 _RESOURCE_SPANS_SCOPE_SPANS: Final = tag(2, BYTES)
 _RESOURCE_SPANS_SCHEMA_URL: Final = tag(3, BYTES)
-_RESOURCE_ATTRIBUTES: Final = tag(1, BYTES)
+_RESOURCE_ATTRIBUTES: Final = AttributesField(1)
 _SCOPE_SPANS_SCOPE: Final = tag(1, BYTES)
 _SCOPE_SPANS_SPANS: Final = tag(2, BYTES)
 _SCOPE_SPANS_SCHEMA_URL: Final = tag(3, BYTES)
 _SCOPE_NAME: Final = tag(1, BYTES)
 _SCOPE_VERSION: Final = tag(2, BYTES)
-_SCOPE_ATTRIBUTES: Final = tag(3, BYTES)
+_SCOPE_ATTRIBUTES: Final = AttributesField(3)
 
 
 @final
@@ -111,15 +112,15 @@ def chunks(
     request = _Builder(max_bytes)
     for span in spans:
         try:
-            written = field(_SCOPE_SPANS_SPANS, encode_span(span))
-            if not request.takes(span.resource, span.instrumentation_scope, written):
+            written, resource, scope = encode_span(span), span.resource, span.instrumentation_scope
+            if not request.takes(resource, scope, written):
                 full, request = request, _Builder(max_bytes)
-                request.takes(span.resource, span.instrumentation_scope, written)
+                request.takes(resource, scope, written)
                 yield full.build()
         except Exception as error:  # noqa: BLE001  # made by hand; it must not cost the others
             report_failure("OTLP", "a span", error)
             on_unencodable()
-    if request.size:
+    if request.spans:
         yield request.build()
 
 
@@ -127,47 +128,48 @@ def chunks(
 class _Builder:
     """A request being made: spans by scope by resource, each where it comes first, as the official encoder has it."""
 
-    __slots__ = ("_last_scope", "_max_bytes", "_resources", "_scopes", "size")
+    __slots__ = ("_max_bytes", "_resource", "_resources", "_scope", "_scopes", "_spans", "size", "spans")
 
     def __init__(self, max_bytes: int) -> None:
         self.size = 0
+        self.spans = 0
         self._max_bytes: Final = max_bytes
         self._resources: dict[object, tuple[bytes, dict[object, list[bytes]]]] = {}
         # By identity: comparing resources serialises them.
         self._scopes: dict[tuple[int, int], list[bytes]] = {}
-        self._last_scope: tuple[object, object, list[bytes]] = (None, None, [])
+        # Those of the last span, which are those of the next one mostly.
+        self._resource: object = self
+        self._scope: object = self
+        self._spans: list[bytes] = []
 
     def takes(self, resource: Resource, scope: InstrumentationScope | None, span: bytes) -> bool:
         """Add *span* if the request has room for it, or nothing but it."""
-        growth = len(span)
-        last_resource, last_scope, spans = self._last_scope
-        is_new = False
-        if resource is not last_resource or scope is not last_scope:
-            known = self._scopes.get((id(resource), id(scope)))
-            is_new = known is None
-            spans = [_scope(scope)] if known is None else known
-            if is_new:
-                growth += len(_resource(resource)) + len(spans[0]) + _FRAME_BYTES
-        if self.size and self.size + growth > self._max_bytes:
+        growth = len(span) + _FRAME_BYTES
+        if resource is not self._resource or scope is not self._scope:
+            spans = self._scopes.get((id(resource), id(scope)))
+            if spans is None:
+                of_resource, of_scope = _resource(resource), _scope(scope)
+                if self.size and self.size + growth + len(of_resource) + len(of_scope) + _FRAME_BYTES > self._max_bytes:
+                    return False
+                self.size += len(of_resource) + len(of_scope) + _FRAME_BYTES
+                _, scopes = self._resources.setdefault(_key(resource), (of_resource, {}))
+                spans = scopes.setdefault(_key(scope), [of_scope])
+                self._scopes[id(resource), id(scope)] = spans
+            self._resource, self._scope, self._spans = resource, scope, spans
+        if self.spans and self.size + growth > self._max_bytes:
             return False
-        if is_new:
-            _, scopes = self._resources.setdefault(_key(resource), (_resource(resource), {}))
-            spans = scopes.setdefault(_key(scope), spans)
-            self._scopes[id(resource), id(scope)] = spans
-        self._last_scope = resource, scope, spans
-        spans.append(span)
+        self._spans += (_SCOPE_SPANS_SPANS, LENGTHS[len(span)], span)
         self.size += growth
+        self.spans += 1
         return True
 
     def build(self) -> Request:
         """Return what has been added."""
         parts: list[bytes] = []
-        number = 0
         for resource, scopes in self._resources.values():
             of_scopes = [field(_RESOURCE_SPANS_SCOPE_SPANS, b"".join(spans)) for spans in scopes.values()]
             parts.append(field(_REQUEST_RESOURCE_SPANS, b"".join([resource, *of_scopes])))
-            number += sum(len(spans) - 1 for spans in scopes.values())
-        return Request(b"".join(parts), number)
+        return Request(b"".join(parts), self.spans)
 
 
 def _key(value: object) -> object:
@@ -181,7 +183,7 @@ def _key(value: object) -> object:
 def _resource(resource: Resource) -> bytes:
     """Return the fields of a ResourceSpans that are not its spans."""
     parts: list[bytes] = []
-    add_attributes(parts, _RESOURCE_ATTRIBUTES, b"", dict(resource.attributes))
+    _RESOURCE_ATTRIBUTES.add(parts, dict(resource.attributes))
     return field(_RESOURCE_SPANS_RESOURCE, b"".join(parts)) + text(
         _RESOURCE_SPANS_SCHEMA_URL, as_text(resource.schema_url)
     )
@@ -192,5 +194,5 @@ def _scope(scope: InstrumentationScope | None) -> bytes:
     if scope is None:
         return field(_SCOPE_SPANS_SCOPE, b"")
     parts = [text(_SCOPE_NAME, as_text(scope.name)), text(_SCOPE_VERSION, as_text(scope.version))]
-    add_attributes(parts, _SCOPE_ATTRIBUTES, b"", dict(scope.attributes or {}))
+    _SCOPE_ATTRIBUTES.add(parts, dict(scope.attributes or {}))
     return field(_SCOPE_SPANS_SCOPE, b"".join(parts)) + text(_SCOPE_SPANS_SCHEMA_URL, as_text(scope.schema_url))

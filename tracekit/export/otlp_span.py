@@ -20,7 +20,8 @@ from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.sdk.util import BoundedList
 from opentelemetry.trace import DEFAULT_TRACE_STATE, SpanKind, Status, StatusCode
 
-from tracekit.export.otlp_value import BYTES, FIXED32, FIXED64, VARINT, Memo, add_attributes, count, field, tag, text
+from tracekit.export.otlp_attributes import AttributesField
+from tracekit.export.otlp_value import BYTES, FIXED32, FIXED64, LENGTHS, VARINT, Memo, count, field, tag, text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,8 +36,7 @@ _SPAN_NAME: Final = tag(5, BYTES)
 _SPAN_KIND: Final = tag(6, VARINT)
 _SPAN_START_TIME: Final = tag(7, FIXED64)
 _SPAN_END_TIME: Final = tag(8, FIXED64)
-_SPAN_ATTRIBUTES: Final = tag(9, BYTES)
-_SPAN_DROPPED_ATTRIBUTES: Final = tag(10, VARINT)
+_SPAN_ATTRIBUTES: Final = AttributesField(9, dropped=10)
 _SPAN_EVENTS: Final = tag(11, BYTES)
 _SPAN_DROPPED_EVENTS: Final = tag(12, VARINT)
 _SPAN_LINKS: Final = tag(13, BYTES)
@@ -45,58 +45,67 @@ _SPAN_STATUS: Final = tag(15, BYTES)
 _SPAN_FLAGS: Final = tag(16, FIXED32)
 _EVENT_TIME: Final = tag(1, FIXED64)
 _EVENT_NAME: Final = tag(2, BYTES)
-_EVENT_ATTRIBUTES: Final = tag(3, BYTES)
-_EVENT_DROPPED_ATTRIBUTES: Final = tag(4, VARINT)
+_EVENT_ATTRIBUTES: Final = AttributesField(3, dropped=4)
 _LINK_TRACE_ID: Final = tag(1, BYTES) + b"\x10"
 _LINK_SPAN_ID: Final = tag(2, BYTES) + b"\x08"
-_LINK_ATTRIBUTES: Final = tag(4, BYTES)
-_LINK_DROPPED_ATTRIBUTES: Final = tag(5, VARINT)
+_LINK_ATTRIBUTES: Final = AttributesField(4, dropped=5)
 _LINK_FLAGS: Final = tag(6, FIXED32)
 _STATUS_MESSAGE: Final = tag(2, BYTES)
 _STATUS_CODE: Final = tag(3, VARINT)
 
 _time: Final = struct.Struct("<cQ").pack
 _two_times: Final = struct.Struct("<cQcQ").pack
+_ids: Final = struct.Struct(">2sQQ2sQ").pack
+_ids_below: Final = struct.Struct(">2sQQ2sQ2sQ").pack
+_LOW_HALF: Final = 2**64 - 1
 
 _HAS_IS_REMOTE: Final = 0x100
 _IS_REMOTE: Final = 0x200
 _flags: Final = struct.Struct("<I").pack
 _LOCAL: Final = _flags(_HAS_IS_REMOTE)
 _REMOTE: Final = _flags(_HAS_IS_REMOTE | _IS_REMOTE)
+_LINK_LOCAL: Final = _LINK_FLAGS + _LOCAL
+_LINK_REMOTE: Final = _LINK_FLAGS + _REMOTE
 _KINDS: Final[tuple[bytes, ...]] = tuple(_SPAN_KIND + bytes([kind.value + 1]) for kind in SpanKind)
 _KINDS_BELOW_LOCAL: Final[tuple[bytes, ...]] = tuple(kind + _SPAN_FLAGS + _LOCAL for kind in _KINDS)
 _KINDS_BELOW_REMOTE: Final[tuple[bytes, ...]] = tuple(kind + _SPAN_FLAGS + _REMOTE for kind in _KINDS)
 _STATUS_CODES: Final[tuple[bytes, ...]] = tuple(count(_STATUS_CODE, code.value) for code in StatusCode)
 _STATUSES: Final[tuple[bytes, ...]] = tuple(field(_SPAN_STATUS, code) for code in _STATUS_CODES)
-_SPAN_NAMES: Final = Memo(partial(text, _SPAN_NAME))
-_EVENT_NAMES: Final = Memo(partial(text, _EVENT_NAME))
+_SPAN_NAMES: Final[Memo[bytes]] = Memo(partial(text, _SPAN_NAME))
+_SDK_EVENT: Final[Any] = Event
+_EVENT_NAMES: Final[Memo[bytes]] = Memo(partial(text, _EVENT_NAME))
 
 
 def _span(span: Any) -> bytes:
     """Return the body of a Span; raises if one of the fields is none that a span may have."""
-    trace_id, span_id, _, _, trace_state, _ = span._context
-    parent = span._parent
-    status = span._status
+    # By index: unpacking what is not quite a tuple takes 0.1 µs more.
+    context, parent, status = span._context, span._parent, span._status
+    trace_id, trace_state = context[0], context[4]
     kind: int = span._kind._value_
     parts = [
-        _SPAN_TRACE_ID,
-        trace_id.to_bytes(16, "big"),
-        _SPAN_SPAN_ID,
-        span_id.to_bytes(8, "big"),
         _SPAN_NAMES[span._name],
         _two_times(_SPAN_START_TIME, span._start_time or 0, _SPAN_END_TIME, span._end_time or 0),
     ]
-    if trace_state is not DEFAULT_TRACE_STATE and trace_state:
-        parts.append(text(_SPAN_TRACE_STATE, ",".join([f"{key}={value}" for key, value in trace_state.items()])))
     if parent:
-        _, parent_id, is_remote, _, _, _ = parent
         parts += (
-            _SPAN_PARENT_SPAN_ID,
-            parent_id.to_bytes(8, "big"),
-            (_KINDS_BELOW_REMOTE if is_remote else _KINDS_BELOW_LOCAL)[kind],
+            _ids_below(
+                _SPAN_TRACE_ID,
+                trace_id >> 64,
+                trace_id & _LOW_HALF,
+                _SPAN_SPAN_ID,
+                context[1],
+                _SPAN_PARENT_SPAN_ID,
+                parent[1],
+            ),
+            (_KINDS_BELOW_REMOTE if parent[2] else _KINDS_BELOW_LOCAL)[kind],
         )
     else:
-        parts.append(_KINDS_BELOW_LOCAL[kind])
+        parts += (
+            _ids(_SPAN_TRACE_ID, trace_id >> 64, trace_id & _LOW_HALF, _SPAN_SPAN_ID, context[1]),
+            _KINDS_BELOW_LOCAL[kind],
+        )
+    if trace_state is not DEFAULT_TRACE_STATE and trace_state:
+        parts.append(text(_SPAN_TRACE_STATE, ",".join([f"{key}={value}" for key, value in trace_state.items()])))
     if status is not None:
         code: int = status._status_code._value_
         message: str | None = status._description
@@ -106,9 +115,9 @@ def _span(span: Any) -> bytes:
             else field(_SPAN_STATUS, _STATUS_CODES[code] + text(_STATUS_MESSAGE, message))
         )
     attributes, events, links = span._attributes, span._events, span._links
-    add_attributes(parts, _SPAN_ATTRIBUTES, _SPAN_DROPPED_ATTRIBUTES, attributes)
+    _SPAN_ATTRIBUTES.add(parts, attributes)
     if type(attributes) is not BoundedAttributes and span.dropped_attributes:
-        parts.append(count(_SPAN_DROPPED_ATTRIBUTES, span.dropped_attributes))
+        parts.append(_SPAN_ATTRIBUTES.dropped(span.dropped_attributes))
     if events != ():
         _add_each(parts, _SPAN_EVENTS, _SPAN_DROPPED_EVENTS, events, _event)
     if links != ():
@@ -124,27 +133,30 @@ def _add_each(
             parts.append(count(dropped_tag, messages.dropped))
         # To go through the list itself takes its lock and a copy: 0.4 µs.
         messages = cast("Any", messages)._dq
-    if messages:
-        parts += [field(each_tag, write(message)) for message in messages]
+    for message in messages or ():
+        written = write(message)
+        parts += (each_tag, LENGTHS[len(written)], written)
 
 
-def _event(event: Event) -> bytes:
-    parts = [_EVENT_NAMES[event.name], _time(_EVENT_TIME, event.timestamp or 0)]
-    add_attributes(parts, _EVENT_ATTRIBUTES, _EVENT_DROPPED_ATTRIBUTES, event.attributes)
+def _event(event: Any) -> bytes:
+    if type(event) is _SDK_EVENT:
+        # Its properties take 0.1 µs more than its fields.
+        name, time_ns, attributes = event._name, event._timestamp, event._attributes
+    else:
+        name, time_ns, attributes = event.name, event.timestamp, event.attributes
+    parts = [_EVENT_NAMES[name], _time(_EVENT_TIME, time_ns or 0)]
+    _EVENT_ATTRIBUTES.add(parts, attributes)
     return b"".join(parts)
 
 
 def _link(link: Link) -> bytes:
     context = link.context
+    trace_id = context[0]
     parts = [
-        _LINK_TRACE_ID,
-        context.trace_id.to_bytes(16, "big"),
-        _LINK_SPAN_ID,
-        context.span_id.to_bytes(8, "big"),
-        _LINK_FLAGS,
-        _REMOTE if context.is_remote else _LOCAL,
+        _ids(_LINK_TRACE_ID, trace_id >> 64, trace_id & _LOW_HALF, _LINK_SPAN_ID, context[1]),
+        _LINK_REMOTE if context[2] else _LINK_LOCAL,
     ]
-    add_attributes(parts, _LINK_ATTRIBUTES, _LINK_DROPPED_ATTRIBUTES, link.attributes)
+    _LINK_ATTRIBUTES.add(parts, link.attributes)
     return b"".join(parts)
 
 
