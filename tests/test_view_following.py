@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -82,7 +82,9 @@ def test_a_file_that_is_cut_is_read_from_its_beginning(path: Path) -> None:
     file.close()
 
 
-def span(number: int, parent: int | None = None, *, trace: int = 1, end_s: int | None = 1_000) -> SpanRecord:
+def span(
+    number: int, parent: int | None = None, *, trace: int = 1, end_s: int | None = 1_000, **fields: Any
+) -> SpanRecord:
     return SpanRecord(
         trace_id=f"{trace:032x}",
         span_id=f"{number:016x}",
@@ -90,6 +92,7 @@ def span(number: int, parent: int | None = None, *, trace: int = 1, end_s: int |
         parent_id=None if parent is None else f"{parent:016x}",
         start_time_ns=NOW_NS - number,
         end_time_ns=None if end_s is None else end_s * SECOND,
+        **fields,
     )
 
 
@@ -112,6 +115,15 @@ def test_a_trace_that_misses_spans_is_waited_for_but_not_for_ever(spans: list[Sp
     assert [*arrivals.add(spans, now_s=0)] == []
     assert given_out(arrivals, 5) == []
     assert len(given_out(arrivals, 30)) == 1
+
+
+def test_the_other_side_of_a_request_is_waited_for() -> None:
+    call, query = span(2, 1, kind="client"), span(3, 1, kind="client", attributes={"db.system.name": "sqlite"})
+    for spans, waits in [([span(1), query], False), ([span(1), call], True), ([span(1), call, span(4, 2)], False)]:
+        arrivals = Arrivals()
+        assert [*arrivals.add(spans, now_s=0)] == []
+        assert (given_out(arrivals, 1) == []) == waits
+        assert len(given_out(arrivals, 7)) == waits
 
 
 def test_a_trace_of_long_ago_is_not_waited_for() -> None:

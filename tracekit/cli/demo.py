@@ -27,7 +27,8 @@ leaves no process and no file behind.
 _EPILOG: Final = """\
 examples:
   tracekit demo
-  tracekit demo --save traces.jsonl && tracekit view --errors traces.jsonl
+  tracekit demo --save traces.jsonl
+  tracekit view --errors traces.jsonl      finds the bug in one of the requests
 """
 _HEADER: Final = """\
 Two services, each in a process of its own: orders (FastAPI, SQLAlchemy, HTTPX) calls payments (FastAPI).

@@ -46,7 +46,7 @@ examples:
   tracekit view orders.jsonl payments.jsonl            spans of several services, joined
   tracekit view --errors --since 10m traces.jsonl      what failed lately: the exception, its line, the way to it
   tracekit view --slow 500ms --waterfall traces.jsonl  what took half a second and more, as bars
-  tracekit view --name 'db.*' --slow 50ms traces.jsonl traces in which a db.* span took that long
+  tracekit view --name "db.*" --slow 50ms traces.jsonl traces in which a db.* span took that long
   tracekit view --trace 4bf92f35 --critical-path traces.jsonl
                                                        what one trace had to wait for
   tracekit view --summary traces.jsonl                 calls, errors, p50/p95/p99 and self time of each operation

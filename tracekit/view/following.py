@@ -25,6 +25,9 @@ _CHUNK: Final = 1 << 20
 # A whole trace is shown after so much quiet; one that misses spans, once it is as old as a batch may be late.
 _QUIET_S: Final = 0.5
 _STALE_S: Final = 10.0
+# The other side of a request is another program's, whose batches are five seconds late.
+_OTHER_SIDE_S: Final = 6.0
+_DATABASE: Final = ("db.system.name", "db.system")
 _NS: Final = 1_000_000_000
 _MAX_WAITING: Final = 100_000
 _MAX_REMEMBERED: Final = 10_000
@@ -177,14 +180,21 @@ class _Waiting:
     changed_s: float = 0.0
     spans: list[SpanRecord] = field(default_factory=list["SpanRecord"])
 
-    def is_whole(self) -> bool:
+    def patience_s(self) -> float:
+        """Return how long it must be quiet to be taken for whole."""
         known = {span.span_id for span in self.spans}
-        return any(span.parent_id is None for span in self.spans) and all(
-            span.end_time_ns is not None and (span.parent_id is None or span.parent_id in known) for span in self.spans
-        )
+        parents = {span.parent_id for span in self.spans}
+        if None not in parents or not parents <= {None, *known} or any(span.end_time_ns is None for span in self.spans):
+            return _STALE_S
+        return _OTHER_SIDE_S if any(_is_call(span) and span.span_id not in parents for span in self.spans) else _QUIET_S
 
     def last_ns(self) -> int:
         return max(span.end_time_ns or span.start_time_ns for span in self.spans)
+
+
+def _is_call(span: SpanRecord) -> bool:
+    """Tell whether *span* asks another program for something; databases answer without spans."""
+    return span.kind in {"client", "producer"} and not any(key in span.attributes for key in _DATABASE)
 
 
 @final
@@ -220,11 +230,7 @@ class Arrivals:
             (min(span.start_time_ns for span in waiting.spans), trace_id)
             for trace_id, waiting in self._waiting.items()
             if now_s - waiting.changed_s >= _QUIET_S
-            and (
-                waiting.is_whole()
-                or now_s - waiting.changed_s >= _STALE_S
-                or wall_ns - waiting.last_ns() >= _STALE_S * _NS
-            )
+            and (wall_ns - waiting.last_ns() >= _STALE_S * _NS or now_s - waiting.changed_s >= waiting.patience_s())
         ]
         for _, trace_id in sorted(quiet):
             yield self._give(trace_id)

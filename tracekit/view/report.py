@@ -61,15 +61,19 @@ def _cause(cause: Cause, layout: Layout) -> Iterator[str]:
         yield f"    at: {layout.paint(BOLD, where)}"
         if frame.code:
             yield f"        {layout.text(frame.code)}"
-    names: list[str] = []
-    service = ""
-    is_joined = len({span.service for span in cause.path}) > 1
-    for span in cause.path[-_MAX_PATH:]:
-        is_new = is_joined and span.service != service
-        names.append((f"[{layout.text(span.service)}] " if is_new else "") + layout.text(span.name, 80))
-        service = span.service
+    names = _names(cause.path[-_MAX_PATH:], layout)
     names[:0] = ["..."] if len(cause.path) > _MAX_PATH else []
     yield f"    in: {' > '.join(names)}"
+
+
+def _names(spans: Sequence[SpanRecord], layout: Layout) -> list[str]:
+    """Return the names of *spans* that lead to each other; where another service begins, with its name."""
+    is_joined = len({span.service for span in spans}) > 1
+    services = [None, *(span.service for span in spans)]
+    return [
+        (f"[{layout.text(span.service)}] " if is_joined and span.service != before else "") + layout.text(span.name, 80)
+        for span, before in zip(spans, services, strict=False)
+    ]
 
 
 def _path(spans: Sequence[SpanRecord], layout: Layout, note: str) -> Iterator[str]:
@@ -78,6 +82,7 @@ def _path(spans: Sequence[SpanRecord], layout: Layout, note: str) -> Iterator[st
     total = sum(part.self_ns for part in parts)
     on_path = sum(part.span is not None for part in parts)
     yield layout.paint(DIM, f"{'self':>8} {'share':>6}  critical path: {on_path:,} of {len(spans):,} spans")
+    names = iter(_names([part.span for part in parts if part.span is not None], layout))
     for part in parts[:_MAX_ROWS]:
         share = part.self_ns / total if total else 0.0
         bar = layout.fitted(layout.text("█" * round(share * _SHARE_COLUMNS)), _SHARE_COLUMNS)
@@ -85,7 +90,7 @@ def _path(spans: Sequence[SpanRecord], layout: Layout, note: str) -> Iterator[st
         if part.span is None:
             yield f"{figures}  {layout.paint(DIM, '(no span was running)')}"
             continue
-        name = "  " * min(part.level, _MAX_INDENT) + layout.text(part.span.name)
+        name = "  " * min(part.level, _MAX_INDENT) + next(names)
         error = layout.paint(RED, "  ERROR") if part.span.status == "error" else ""
         yield f"{figures}  {name}{error}"
     if len(parts) > _MAX_ROWS:
