@@ -157,7 +157,9 @@ class BatchProcessor(SpanProcessor):
                 self._is_woken = True
                 self._wakes.put(None)
             if self._spool is not None and self._spills and not self._is_spilling and self._queue.is_crowded:
-                self._is_spilling = start_thread(self._spill, "tracekit-spill") is not None
+                self._is_spilling = True  # until the thread is done, which may be before this one goes on
+                if start_thread(self._spill, "tracekit-spill") is None:
+                    self._is_spilling = False
         if self._is_closed:
             self._queue.give_up("after_shutdown")
 

@@ -66,6 +66,7 @@ class SpanQueue:
         # One batch, but for a moment at the start of the thread and where no thread is to be had.
         self._taken: list[Sequence[ReadableSpan]] = []
         self._on_the_way = 0
+        self._kept = 0
         self._exported = 0
         self._dropped: dict[str, int] = {}
         # Two locks, for the exporting thread must get on while a thread that ends spans is stopped in a signal handler:
@@ -171,7 +172,9 @@ class SpanQueue:
         is_kept = self._spool is not None and self._spool.add(outcome.unsent) if spans else True
         with self._moving:
             self._on_the_way -= spans
-            if not is_kept:
+            if is_kept:
+                self._kept += spans
+            else:
                 self._drop(otherwise, spans)
         return is_kept
 
@@ -205,14 +208,14 @@ class SpanQueue:
         """
         lost = Counter(self._dropped) + Counter(self._refused)
         if self._spool is not None:
-            lost += Counter(self._spool.fates(fresh=fresh).lost)
+            lost += Counter(self._spool.fates(self._kept, fresh=fresh).lost)
         return MappingProxyType(lost)
 
     def books(self) -> Stats:
         """Return where all spans are."""
         with self._moving:
             lost = self.lost(fresh=True)
-            kept = None if self._spool is None else self._spool.fates(fresh=False)
+            kept = None if self._spool is None else self._spool.fates(self._kept, fresh=False)
             return Stats(
                 exported=self._exported + (0 if kept is None else kept.exported),
                 spooled=0 if kept is None else kept.spooled,

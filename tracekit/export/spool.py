@@ -116,8 +116,7 @@ class Spool:
     def _begin(self) -> None:
         # Who holds a lease is looked for if it is of this machine.
         self._me = f"{platform.node()}/{os.getpid()}/{token_hex(8)}"
-        # Of spans this pipeline has kept: how many, what became of them in files set aside since, and in this one.
-        self._kept = 0
+        # What has become of spans this pipeline has kept: in files set aside since, and in this one.
         self._before = Fates()
         self._fates = Fates()
 
@@ -148,7 +147,6 @@ class Spool:
 
     def add(self, requests: Sequence[Request]) -> bool:
         """Keep *requests*; tells whether they are on disk now, all of them or none."""
-        spans = sum(request.spans for request in requests)
         size = sum(len(request.body) for request in requests)
 
         def insert(database: sqlite3.Connection) -> bool:
@@ -163,7 +161,6 @@ class Spool:
 
         if size > self._max_bytes or not self._try("keeping a batch", insert):
             return False
-        self._kept += spans
         self.on_kept()
         return True
 
@@ -224,22 +221,25 @@ class Spool:
 
         self._try("ending a lease", give_back)
 
-    def fates(self, *, fresh: bool = True) -> Fates:
+    def fates(self, kept: int, *, fresh: bool = True) -> Fates:
         """
-        Return what has become of the spans that were added here; they add up.
+        Return what has become of the spans that were added here; it adds up to *kept*.
 
         Args:
+            kept: How many were added, as the caller's books have it.
             fresh: Whether to ask the disk; else as it was when last asked.
         """
         with self._lock:
-            if fresh and self._kept and not self._is_closed:
+            if fresh and kept and not self._is_closed:
                 self._try("counting", self._refresh)
-            kept, before, now = self._kept, self._before, self._fates
+            before, now = self._before, self._fates
+        # The disk may be ahead of the caller's books for a moment.
+        exported = min(kept, before.exported + now.exported)
+        left = kept - exported
         lost: dict[str, int] = {}
-        for reason in (*before.lost, *now.lost):
-            lost[reason] = before.lost.get(reason, 0) + now.lost.get(reason, 0)
-        exported = before.exported + now.exported
-        left = kept - exported - sum(lost.values())
+        for reason, spans in (Counter(before.lost) + Counter(now.lost)).items():
+            lost[reason] = min(spans, left)
+            left -= lost[reason]
         spooled = min(now.spooled, left)
         if left > spooled:  # with the file that was set aside, or that somebody took away
             lost["spool_damaged"] = left - spooled
@@ -249,8 +249,7 @@ class Spool:
         """Close the database; what is in it stays."""
         self.release()
         with self._lock:
-            if self._kept:
-                self._try("counting", self._refresh)
+            self._try("counting", self._refresh)
             self._is_closed = True
             self._disconnect()
 
