@@ -15,6 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trace_samples import HOSTILE, NOON_NS, hostile_spans, many_spans, shop_spans
 
+import tracekit
+from tracekit.cli import main
 from tracekit.export.record import EventRecord, SpanRecord
 from tracekit.view.page import save_page, write_page
 
@@ -158,3 +160,38 @@ def test_a_trace_is_found_and_its_failure_explained(tab: Tab, tmp_path: Path) ->
     assert "CardDeclined: insufficient funds" in tab.text("#details .error-box")
     assert "currency" in tab.text("#details .pairs")
     assert tab.requests == [tab.page.url.partition("#")[0]]
+
+
+def test_the_command_writes_the_page_of_the_traces_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, out = tmp_path / "traces.jsonl", tmp_path / "traces.html"
+    with tracekit.configure(service="shop", version="3", exporter=f"file:{file}"):
+        with tracekit.traced_block("orders.create", {"order.id": 7}, kind="server"):
+            pass
+        with pytest.raises(KeyError), tracekit.traced_block("orders.cancel"):
+            raise KeyError
+    assert main(["view", "--html", str(out), str(file)]) == 0
+    data = data_of(out.read_text())
+    assert [(row[3], row[4], row[11].split()[0]) for row in data["spans"]] == [
+        ("orders.create", "server", "tracekit"),
+        ("orders.cancel", "internal", "tracekit"),
+    ]
+    assert data["title"] == "traces.jsonl"
+    assert data["resources"][0][0] == "shop"
+    assert "service.version" in data["resources"][0][1]
+    assert main(["view", "--errors", "--html", str(out), str(file)]) == 0
+    assert [row[3] for row in data_of(out.read_text())["spans"]] == ["orders.cancel"]
+    assert capsys.readouterr() == ("", "")
+
+
+def test_the_command_writes_no_page_over_what_it_reads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "traces.jsonl"
+    with tracekit.configure(service="shop", exporter=f"file:{file}"), tracekit.traced_block("orders.create"):
+        pass
+    before = file.read_bytes()
+    assert main(["view", "--html", str(file), str(file)]) == 2
+    assert main(["view", "--html", str(tmp_path / "no" / "such.html"), str(file)]) == 2
+    assert main(["view", "--follow", "--html", str(tmp_path / "page.html"), str(file)]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 3
+    assert file.read_bytes() == before

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from tracekit.view.following import Arrival
 
 _STDIN: Final = "-"
+_STDOUT: Final = "-"
 _MAX_PATH: Final = 4_096
 
 _DESCRIPTION: Final = """\
@@ -51,6 +52,7 @@ examples:
                                                        what one trace had to wait for
   tracekit view --summary traces.jsonl                 calls, errors, p50/p95/p99 and self time of each operation
   tracekit view --limit 1 traces.jsonl                 the newest trace
+  tracekit view --html traces.html traces.jsonl        one page for the browser: search, zoom, every attribute
   tracekit view --follow traces.jsonl                  traces as they come; Ctrl-C ends it
   zcat traces-*.gz | tracekit view -                   a pipe (gzip files can also be named as they are)
 
@@ -95,6 +97,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     views.add_argument("--waterfall", action="store_true", help="a bar for each span, from its start to its end")
     views.add_argument("--critical-path", action="store_true", help="the spans that each trace had to wait for")
     views.add_argument("--summary", action="store_true", help="a table of all operations, by self time")
+    views.add_argument("--html", metavar="OUT", help="one page for the browser, which needs no network; - for a pipe")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -118,7 +121,10 @@ def _view(arguments: argparse.Namespace) -> int:
     selection = _selection(arguments)
     with SortedSpans(selection) as spans:
         _read(names, spans)
-        shown = _show_summary(arguments, spans, selection) if arguments.summary else _show_traces(arguments, spans)
+        if arguments.html:
+            shown = _write_html(arguments, spans)
+        else:
+            shown = _show_summary(arguments, spans, selection) if arguments.summary else _show_traces(arguments, spans)
         if not shown:
             print("no trace to show" if spans.size else "no spans in these files", file=sys.stderr)
     return 0 if shown else 1
@@ -148,12 +154,43 @@ def _show_summary(arguments: argparse.Namespace, spans: SortedSpans, selection: 
     return summary.spans
 
 
+def _write_html(arguments: argparse.Namespace, spans: SortedSpans) -> int:
+    """Write the page, also where it has nothing to show: who opens it should not see the one of last time."""
+    from tracekit.view.page import save_page, write_page
+
+    def wanted() -> Iterator[SpanRecord]:
+        for trace in spans.traces(arguments.limit):
+            yield from trace.spans
+            if trace.left_out:
+                print(_left_out_text(trace.spans[0].trace_id, trace.left_out), file=sys.stderr)
+
+    title = ", ".join("standard input" if name == _STDIN else Path(name).name for name in arguments.files[:3])
+    if arguments.html == _STDOUT:
+        written = write_page(sys.stdout.buffer, wanted(), title=title)
+    else:
+        out = Path(arguments.html)
+        if out.is_file() and any(name != _STDIN and out.samefile(name) for name in _expanded(arguments.files)):
+            msg = f"{_shown(arguments.html)} is one of the files to read: name another one after --html"
+            raise ViewError(msg)
+        with _unreadable(arguments.html):
+            written = save_page(out, wanted(), title=title)
+    if written.left_out:
+        print(
+            f"{written.left_out:,} spans of the newest traces are not in the page: say which with --since or --limit",
+            file=sys.stderr,
+        )
+    return written.spans
+
+
 def _left_out_text(trace_id: str, left_out: int) -> str:
     return f"trace {trace_id}: its last {left_out:,} spans were left out, one trace must fit into memory"
 
 
 def _follow(arguments: argparse.Namespace) -> int:
     """Show traces until there is no more to come: for files, until somebody ends it."""
+    if arguments.html:
+        msg = "--html waits for the end of the files, which --follow never sees; `tracekit serve` has a page that grows"
+        raise ViewError(msg)
     if arguments.summary:
         msg = "--summary waits for the end of the files, which --follow never sees: leave one of them out"
         raise ViewError(msg)
