@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any, Final
@@ -205,6 +206,8 @@ def test_a_failure_is_explained(file: Path, capsys: pytest.CaptureFixture[str]) 
         (["--limit", "0", "f"], "'0' is no number of traces"),
         (["--summary", "--waterfall", "f"], "not allowed with"),
         (["--summary", "--follow", "f"], "leave one of them out"),
+        (["--limit", "2", "--follow", "f"], "leave one of them out"),
+        (["x" * 5_000], "File name too long"),
         (["zstd"], "zstd: it is compressed with zstd"),
         ([], "required: FILE"),
         (["\x1b[31mnone"], "\\x1b[31mnone: No such"),
@@ -270,6 +273,12 @@ def test_a_console_of_few_characters_gets_what_it_can_show(tmp_path: Path) -> No
         ran = run(option, str(path), PYTHONIOENCODING="cp1252", COLUMNS="80")
         assert (ran.returncode, ran.stderr) == (0, b"")
         assert "thé \\U0001f680 \\u6ce8\\u6587" in ran.stdout.decode("cp1252")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a shell's redirections")
+def test_a_closed_input_is_one_line() -> None:
+    ran = subprocess.run(["sh", "-c", f"{' '.join(COMMAND)} - <&-"], capture_output=True, check=False)
+    assert (ran.returncode, ran.stderr.count(b"\n")) == (2, 1)
 
 
 def test_a_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
@@ -350,7 +359,13 @@ def test_traces_are_shown_as_they_come_whatever_becomes_of_the_file(tmp_path: Pa
     path = tmp_path / "f.jsonl"
     path.write_text(line_of("first", 1), encoding="utf-8")
     child = {"spanId": "2" * 16, "parentSpanId": f"{2:016x}"}
-    with subprocess.Popen([*COMMAND, "--follow", str(path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    # A job in the background of a shell ignores SIGINT, and what it starts does too.
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        process = subprocess.Popen([*COMMAND, "--follow", str(path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    with process:
         assert process.stdout is not None
         try:
             wait_for(process.stdout, "├─ first")
@@ -364,8 +379,11 @@ def test_traces_are_shown_as_they_come_whatever_becomes_of_the_file(tmp_path: Pa
             wait_for(process.stdout, "├─ rotated")
             path.write_text(line_of("cut", 4), encoding="utf-8")
             wait_for(process.stdout, "├─ cut")
+            process.send_signal(signal.SIGINT)
+            assert process.communicate() == (b"", b"")
+            assert process.returncode == 130
         finally:
-            process.terminate()
+            process.kill()
 
 
 def wait_for(output: Any, text: str) -> None:

@@ -104,7 +104,7 @@ def test_every_view_shows_any_trace(spans: list[SpanRecord]) -> None:
         assert text.startswith(f"Trace: {TRACE_ID}")
         assert ("Failed:" in text) == (write is not report.path and any(s.status == "error" for s in spans))
     assert all(len(line) <= 80 for line in render_waterfall(spans, PLAIN).splitlines())
-    for cause in causes_of(spans):
+    for cause in causes_of(spans).first:
         assert cause.path[-1] is cause.span
 
 

@@ -11,7 +11,7 @@ import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Final
+from typing import TYPE_CHECKING, BinaryIO, Final, cast
 
 from tracekit.cli.progress import Progress
 from tracekit.errors import TracekitError
@@ -191,8 +191,9 @@ def _follow(arguments: argparse.Namespace) -> int:
     if arguments.html:
         msg = "--html waits for the end of the files, which --follow never sees; `tracekit serve` has a page that grows"
         raise ViewError(msg)
-    if arguments.summary:
-        msg = "--summary waits for the end of the files, which --follow never sees: leave one of them out"
+    if arguments.summary or arguments.limit >= 0:
+        option = "--summary" if arguments.summary else "--limit"
+        msg = f"{option} waits for the end of the files, which --follow never sees: leave one of them out"
         raise ViewError(msg)
     names = [*_expanded(arguments.files, may_be_missing=True)]
     follower = Follower([GrowingPipe(0) if name == _STDIN else GrowingFile(Path(name)) for name in names])
@@ -260,9 +261,11 @@ def _expanded(names: Sequence[str], *, may_be_missing: bool = False) -> Iterator
     """
     for name in names:
         path = Path(name)
-        if name == _STDIN or path.is_file():
+        with _unreadable(name):
+            is_file, is_directory = path.is_file(), path.is_dir()
+        if name == _STDIN or is_file:
             yield name
-        elif path.is_dir():
+        elif is_directory:
             msg = f"{_shown(name)} is a directory: name the files in it, {_shown(str(path / '*.jsonl'))}"
             raise ViewError(msg)
         elif matches := sorted(glob.glob(name)):  # noqa: PTH207  # Path.glob takes no absolute patterns
@@ -281,6 +284,9 @@ def _size(name: str) -> int:
 @contextmanager
 def _opened(name: str) -> Generator[BinaryIO, None, None]:
     if name == _STDIN:
+        if cast("object", sys.stdin) is None:  # `<&-`, or Windows without a console
+            msg = "standard input is closed: name a file, or let a program write into a pipe"
+            raise ViewError(msg)
         yield sys.stdin.buffer
         return
     with Path(name).open("rb") as file:

@@ -64,8 +64,15 @@ class Cause(NamedTuple):
     frame: Frame | None
 
 
-def causes_of(spans: Sequence[SpanRecord]) -> list[Cause]:
-    """Return the causes of the failures in the trace of *spans*: those with an exception first, then by time."""
+class Causes(NamedTuple):
+    """The *first* causes of a failure, and *how many* there are."""
+
+    first: list[Cause]
+    how_many: int
+
+
+def causes_of(spans: Sequence[SpanRecord], limit: int = 3) -> Causes:
+    """Return the causes of the failures in the trace of *spans*: those with a stack trace first, then by time."""
     forest = Forest(spans)
     parents: dict[int, int] = {}
     reached: list[int] = list(forest.roots)
@@ -76,8 +83,9 @@ def causes_of(spans: Sequence[SpanRecord]) -> list[Cause]:
             reached.append(child)
     failed = {index for index, span in enumerate(forest.spans) if span.status == "error"}
     innermost = sorted(failed - {parents[index] for index in failed if index in parents})
-    causes = [_cause(forest, index, parents) for index in innermost]
-    return sorted(causes, key=lambda cause: cause.frame is None)
+    innermost.sort(key=lambda index: not _stacktrace(_raised(forest.spans[index])))
+    # Thousands of failures below thousands of spans: only the ways that are asked for are walked.
+    return Causes([_cause(forest, index, parents) for index in innermost[:limit]], len(innermost))
 
 
 def last_own_frame(stacktrace: str) -> Frame | None:
@@ -108,12 +116,19 @@ def _cause(forest: Forest, index: int, parents: dict[int, int]) -> Cause:
     while index in parents:
         index = parents[index]
         path.append(forest.spans[index])
-    raised = [event for event in span.events if event.name == EVENT_EXCEPTION]
-    # An exception that passed this span is recorded once, where it was raised: here it is the last one.
-    event = raised[-1] if raised else None
-    stacktrace = event.attributes.get(EXCEPTION_STACKTRACE) if event else None
-    frame = last_own_frame(stacktrace) if isinstance(stacktrace, str) else None
-    return Cause(span, path[::-1], _what(span, event), frame)
+    event = _raised(span)
+    stacktrace = _stacktrace(event)
+    return Cause(span, path[::-1], _what(span, event), last_own_frame(stacktrace) if stacktrace else None)
+
+
+def _raised(span: SpanRecord) -> EventRecord | None:
+    """Return the event of the exception that left *span*: the last one that was recorded there."""
+    return next((event for event in reversed(span.events) if event.name == EVENT_EXCEPTION), None)
+
+
+def _stacktrace(event: EventRecord | None) -> str:
+    stacktrace = None if event is None else event.attributes.get(EXCEPTION_STACKTRACE)
+    return stacktrace if isinstance(stacktrace, str) else ""
 
 
 def _what(span: SpanRecord, event: EventRecord | None) -> str:

@@ -46,11 +46,11 @@ def _lines(lines: Iterator[str]) -> str:
 
 
 def _causes(spans: Sequence[SpanRecord], layout: Layout) -> Iterator[str]:
-    causes = causes_of(spans)
-    for cause in causes[:_MAX_CAUSES]:
+    causes, how_many = causes_of(spans, _MAX_CAUSES)
+    for cause in causes:
         yield from _cause(cause, layout)
-    if len(causes) > _MAX_CAUSES:
-        yield layout.paint(DIM, f"and {len(causes) - _MAX_CAUSES:,} more spans where errors began")
+    if how_many > len(causes):
+        yield layout.paint(DIM, f"and {how_many - len(causes):,} more spans in which something failed first")
 
 
 def _cause(cause: Cause, layout: Layout) -> Iterator[str]:
