@@ -48,7 +48,7 @@ LAYERS: Final = (
     ("sampling", "export", "recording"),
     ("messaging", "logs", "concurrency", "instrumentation"),
     ("configuration",),
-    ("testing", "view", "running"),
+    ("testing", "view", "running", "diagnosis"),
     ("pytest_plugin",),
     ("cli",),
     ("__init__", "__main__"),

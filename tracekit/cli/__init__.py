@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 # exit status.
 COMMANDS: Final = {
     "demo": "run a real order service and print its traces",
+    "doctor": "find out why spans do not arrive",
     "run": "run a program with tracing, without a change to it",
     "view": "show the traces of files: trees, waterfalls, summaries",
     "serve": "receive traces on this machine and show them in the browser",
@@ -65,6 +66,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     _prepare_streams()
     try:
         return _run(arguments)
+    except KeyboardInterrupt:
+        return _INTERRUPTED
     except OSError as error:
         return _failure_of_output(error)
 
@@ -87,8 +90,6 @@ def _run(argv: list[str]) -> int:
     except TracekitError as error:
         print(f"tracekit {arguments.command}: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        return _INTERRUPTED
     return status
 
 

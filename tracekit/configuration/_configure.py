@@ -23,6 +23,7 @@ from tracekit.configuration.exporters import Exporters, ExportOptions, Sink, sin
 from tracekit.configuration.limits import span_limits, string_limit
 from tracekit.configuration.propagators import propagator_of
 from tracekit.configuration.resource import resource_maker
+from tracekit.configuration.status import directory_to_tell_in, tell_of
 from tracekit.configuration.tracing import Tracing
 from tracekit.errors import ConfigurationError, InstrumentationError
 from tracekit.recording import (
@@ -166,6 +167,7 @@ def configure(
     sinks = sinks_of(exporter, options, variables)
     if options.spool is not None and exporter != "auto" and not any(sink.is_spooled for sink in sinks):
         raise arguments.wrong_argument(spool, name="spool", expected="an exporter over OTLP", write='exporter="otlp"')
+    status_directory = directory_to_tell_in(variables)
     is_disabled = variables.boolean("OTEL_SDK_DISABLED") is True
     if not is_disabled:
         _instrument(libraries)
@@ -210,7 +212,10 @@ def configure(
     }
     memory = next((sink.memory for sink in sinks if sink.memory is not None), None)
     shown = {name: value for name, value in effective.items() if value}
-    return Tracing(pipeline, in_use, memory, metering, shown, on_shutdown=lambda: ending.forget(pipeline))
+    tracing = Tracing(pipeline, in_use, memory, metering, shown, on_shutdown=lambda: ending.forget(pipeline))
+    if status_directory is not None:
+        tell_of(tracing, status_directory)
+    return tracing
 
 
 def _own_provider(provider: object, **belonging_to_it: object) -> SdkTracerProvider | None:

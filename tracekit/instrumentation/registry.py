@@ -78,11 +78,13 @@ def instrumented() -> tuple[Instrumented, ...]:
     return tuple(state for state in states if state.is_wired)
 
 
-def available() -> tuple[str, ...]:
-    """Return what `instrument` takes here: the names of the instrumentations that are installed."""
-    installed = {_normal(entry_point.name) for entry_point in entry_points(group=_GROUP)}
+def available() -> dict[str, EntryPoint | None]:
+    """Return what `instrument` takes here: the installed instrumentations by name, None for tracekit's own."""
     # Needs the library only.
-    return tuple(sorted(installed | {"sqlalchemy"}))
+    found: dict[str, EntryPoint | None] = {"sqlalchemy": None}
+    for entry_point in entry_points(group=_GROUP):
+        found.setdefault(_normal(entry_point.name), entry_point)
+    return dict(sorted(found.items()))
 
 
 def _check(names: tuple[object, ...], options: dict[str, Any]) -> None:

@@ -1,0 +1,1 @@
+"""What `tracekit doctor` finds out: versions, settings, libraries, the receiver, running processes."""
