@@ -3,7 +3,7 @@ Measuring many ways to do the same thing on a machine that is never quiet.
 
 All cases of a table take turns in many short rounds, in another order each round. A ratio is taken inside a round,
 where both sides met the same machine, and the table shows the median of these ratios and their middle half. Times
-alone depend on the machine; quote ratios.
+are processor time of the process, which a busy machine moves least, and depend on the machine; quote ratios.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import random
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
-from time import perf_counter_ns
+from time import process_time_ns
 from typing import TYPE_CHECKING, Final, TypeVar, final
 
 from benchmarks.tables import Table, Target
@@ -87,7 +87,7 @@ def measure(
     round_ms: float = _ROUND_MS,
 ) -> Table:
     """
-    Measure in microseconds what doing a thing once costs.
+    Measure in microseconds of processor time what doing a thing once costs.
 
     Args:
         title: What is done once.
@@ -132,9 +132,9 @@ def _time_one(case: Case, times: int) -> float:
         gc.collect()
         gc.disable()
         try:
-            start_ns = perf_counter_ns()
+            start_ns = process_time_ns()
             case.run(times)
-            took_ns = perf_counter_ns() - start_ns
+            took_ns = process_time_ns() - start_ns
         finally:
             gc.enable()
     case.between()

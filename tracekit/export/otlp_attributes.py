@@ -44,8 +44,8 @@ _KEY_VALUE_VALUE: Final = tag(2, BYTES)
 # Of each key 32 values of up to 128 bytes, and what 32 lengths begin with: some megabytes at the very most.
 _MAX_KEYS: Final = 512
 _MAX_OF_A_KEY: Final = 32
-# Numbers up to here are remembered by LENGTHS.
-_SMALL: Final = 1_024
+# In characters. To look a longer one up may take longer than to write it.
+_LONGEST_REMEMBERED: Final = 64
 
 
 @final
@@ -85,10 +85,9 @@ class AttributesField:
             try:
                 known = keys[key]
                 if kind is str:
-                    parts.append(known.strings[value])
+                    parts.append(known.strings[value] if len(value) <= _LONGEST_REMEMBERED else known.string(value))
                 elif kind is int and INT64_MIN <= value <= INT64_MAX:
-                    written = LENGTHS[value] if 0 <= value < _SMALL else varint(value & UINT64_MAX)
-                    parts += (known.int_heads[len(written)], written)
+                    parts.append(known.ints.get(value) or known.integer(value))
                 elif kind is float:
                     parts += (known.double_head, double(value))
                 elif kind is bool:
@@ -107,14 +106,16 @@ class AttributesField:
 class _Key:
     """All attributes of one key: what they begin with, and the strings that were written lately."""
 
-    __slots__ = ("_key", "_string_heads", "_tag", "double_head", "false", "int_heads", "strings", "true")
+    __slots__ = ("_int_heads", "_key", "_string_heads", "_tag", "double_head", "false", "ints", "strings", "true")
 
     def __init__(self, tag: bytes, key: str) -> None:
         self._tag: Final = tag
         self._key: Final = text(_KEY_VALUE_KEY, key) + _KEY_VALUE_VALUE
-        self.strings: Final[Memo[bytes]] = Memo(self._string, _MAX_OF_A_KEY)
+        self.strings: Final[Memo[bytes]] = Memo(self.string, _MAX_OF_A_KEY)
         self._string_heads: Final[Memo[bytes]] = Memo(self._string_head, _MAX_OF_A_KEY)
-        self.int_heads: Final[Memo[bytes]] = Memo(self._int_head, _MAX_OF_A_KEY)
+        # The first ones seen: where there are few they are counts and codes, where there are more they are ids.
+        self.ints: Final[dict[int, bytes]] = {}
+        self._int_heads: Final[Memo[bytes]] = Memo(self._int_head, _MAX_OF_A_KEY)
         self.double_head: Final = self._head(ANY_DOUBLE, 8)
         self.true: Final = self._head(ANY_BOOL + b"\x01", 0)
         self.false: Final = self._head(ANY_BOOL + b"\x00", 0)
@@ -124,12 +125,21 @@ class _Key:
         written = any_value(value)
         return self._head(written, 0)
 
-    def _string(self, value: str) -> bytes:
+    def string(self, value: str) -> bytes:
+        """Return the attribute with a string."""
         body = encoded(value)
         return self._string_heads[len(body)] + body
 
     def _string_head(self, size: int) -> bytes:
         return self._head(ANY_STRING + LENGTHS[size], size)
+
+    def integer(self, value: int) -> bytes:
+        """Return the attribute with an integer of 64 bits."""
+        body = varint(value & UINT64_MAX)
+        written = self._int_heads[len(body)] + body
+        if len(self.ints) < _MAX_OF_A_KEY:
+            self.ints[value] = written
+        return written
 
     def _int_head(self, size: int) -> bytes:
         return self._head(ANY_INT, size)

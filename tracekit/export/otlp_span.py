@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from opentelemetry.attributes import BoundedAttributes
 from opentelemetry.sdk.trace import Event, ReadableSpan
-from opentelemetry.sdk.util import BoundedList
 from opentelemetry.trace import DEFAULT_TRACE_STATE, SpanKind, Status, StatusCode
 
 from tracekit.export.otlp_attributes import AttributesField
@@ -128,12 +127,12 @@ def _span(span: Any) -> bytes:
 def _add_each(
     parts: list[bytes], each_tag: bytes, dropped_tag: bytes, messages: Any, write: Callable[[Any], bytes]
 ) -> None:
-    if isinstance(messages, BoundedList):
-        if messages.dropped:
-            parts.append(count(dropped_tag, messages.dropped))
-        # To go through the list itself takes its lock and a copy: 0.4 µs.
-        messages = cast("Any", messages)._dq
-    for message in messages or ():
+    # A tuple or list of a span made by hand has none. To ask for the class would take 0.1 µs.
+    dropped = getattr(messages, "dropped", 0)
+    if dropped:
+        parts.append(count(dropped_tag, dropped))
+    # To go through a BoundedList itself takes its lock and a copy: 0.4 µs.
+    for message in getattr(messages, "_dq", messages) or ():
         written = write(message)
         parts += (each_tag, LENGTHS[len(written)], written)
 
