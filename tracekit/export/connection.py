@@ -91,7 +91,8 @@ class Connection:
             if trusted is None:
                 _trust_certifi(context)
             if files.client_certificate is not None:
-                context.load_cert_chain(files.client_certificate, files.client_key)
+                # Never asked for at the terminal: a key with a passphrase is an error.
+                context.load_cert_chain(files.client_certificate, files.client_key, password="")
         except OSError as error:  # SSLError is one
             msg = (
                 "the TLS files of OTEL_EXPORTER_OTLP_CERTIFICATE, ..._CLIENT_CERTIFICATE and ..._CLIENT_KEY could not "
@@ -218,7 +219,12 @@ def _tls_files(signal: Signal, variables: Environment) -> TlsFiles:
             return path
         return None
 
-    return TlsFiles(path_of("CERTIFICATE"), path_of("CLIENT_KEY"), path_of("CLIENT_CERTIFICATE"))
+    files = TlsFiles(path_of("CERTIFICATE"), path_of("CLIENT_KEY"), path_of("CLIENT_CERTIFICATE"))
+    if files.client_key is not None and files.client_certificate is None:
+        # gRPC would abort the process.
+        own, _ = variables_of(signal, "CLIENT_KEY")
+        raise wrong_variable(own, files.client_key, "none without OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE")
+    return files
 
 
 def _proxy_for(place: Endpoint) -> Proxy | None:

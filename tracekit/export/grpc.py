@@ -77,9 +77,9 @@ def _credentials(connection: Connection) -> Any:
         return None if path is None else Path(path).read_bytes()
 
     files = connection.tls
-    return grpc.ssl_channel_credentials(
-        content(files.certificate), content(files.client_key), content(files.client_certificate)
-    )
+    # One without the other would abort the process.
+    key = files.client_key or files.client_certificate
+    return grpc.ssl_channel_credentials(content(files.certificate), content(key), content(files.client_certificate))
 
 
 def _proxy_options(connection: Connection) -> tuple[tuple[str, Any], ...]:
