@@ -17,9 +17,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, get_value
-from opentelemetry.sdk.trace import ReadableSpan, Tracer, TracerProvider
+from opentelemetry.sdk.trace import Event, ReadableSpan, Tracer, TracerProvider
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.sampling import Decision, Sampler, SamplingResult
+from opentelemetry.trace import SpanContext
 
 from tracekit._diagnostics import diagnostics
 from tracekit._stats import Counters, Stats
@@ -182,6 +183,86 @@ def test_spans_beyond_the_queue_are_dropped_counted_and_said_once(
         "tracekit: spans dropped: 1 (queue_full 1), 1 so far",
         "tracekit: spans dropped: 2 (queue_full 2), 3 so far",
     ]
+
+
+def weighing(kilobytes: int, *, trace_id: int | None = None) -> ReadableSpan:
+    """A span with so much text, in a trace of its own or in *trace_id*."""
+    context = ended_span("s").context
+    assert context is not None
+    if trace_id is not None:
+        context = SpanContext(trace_id, context.span_id, is_remote=False, trace_flags=context.trace_flags)
+    return ReadableSpan("s", context, attributes={"text": "x" * kilobytes * 1024}, events=[Event("e", {"n": 1})])
+
+
+def test_the_queue_is_bounded_by_bytes_too(batching: Callable[..., Pipe]) -> None:
+    gate = Gate()
+    pipe = batching(Exporter(gate), max_queue_bytes=1_024 * 1_024, max_batch_size=1)
+    pipe.processor.on_end(weighing(1))
+    assert gate.reached.wait(WAIT_S)
+    for _ in range(50):
+        pipe.processor.on_end(weighing(100))
+    assert figures(pipe.stats) == (0, 11, {"queue_full": 40})
+    for _ in range(3):
+        pipe.processor.on_end(weighing(1_025))
+    assert figures(pipe.stats) == (0, 11, {"queue_full": 43})
+    gate.open.set()
+    assert not pipe.processor.force_flush()
+    # There is as much room as before.
+    for _ in range(9):
+        pipe.processor.on_end(weighing(100))
+    assert pipe.processor.force_flush()
+    assert figures(pipe.stats) == (20, 0, {"queue_full": 43})
+
+
+def test_a_few_heavy_spans_do_not_wait_to_be_many(batching: Callable[..., Pipe]) -> None:
+    came = threading.Event()
+    pipe = batching(Exporter(came.set), max_queue_bytes=1_024 * 1_024)
+    for _ in range(3):
+        pipe.processor.on_end(weighing(60))
+    assert came.wait(WAIT_S)
+
+
+def test_room_goes_to_traces_that_can_still_be_whole(batching: Callable[..., Pipe]) -> None:
+    gate = Gate()
+    exporter = Exporter(gate)
+    pipe = batching(exporter, max_queue_size=10, max_batch_size=5)
+    pipe.end(*"aaaaa")
+    assert gate.reached.wait(WAIT_S)
+    for number in range(14):
+        pipe.processor.on_end(weighing(0, trace_id=1 + number % 2 if number >= 10 else 9))
+    assert figures(pipe.stats) == (0, 15, {"queue_full": 4})
+    gate.open.set()
+    assert not pipe.processor.force_flush()
+    # Traces 1 and 2 have lost spans: there is room, but not for the rest of them.
+    for trace_id in (1, 2, 3, 9):
+        pipe.processor.on_end(weighing(0, trace_id=trace_id))
+    assert not pipe.processor.force_flush()
+    assert figures(pipe.stats) == (17, 0, {"queue_full": 6})
+
+
+@given(
+    limit=st.integers(1, 40),
+    steps=st.lists(st.one_of(st.integers(0, 20), st.sampled_from(["flush", "shutdown"])), max_size=60),
+)
+def test_every_span_is_accounted_for_whatever_it_weighs(limit: int, steps: list[int | str]) -> None:
+    exporter = Exporter()
+    counters = Counters()
+    processor = BatchProcessor(
+        exporter, counters, max_queue_bytes=limit * 1_024, max_batch_size=7, schedule_delay_s=3_600.0
+    )
+    ended = 0
+    for step in steps:
+        if isinstance(step, int):
+            processor.on_end(weighing(step, trace_id=1 + step % 3))
+            ended += 1
+        elif step == "flush":
+            processor.force_flush()
+        else:
+            processor.shutdown()
+        stats = counters.snapshot()
+        assert stats.exported + stats.queued + sum(stats.dropped.values()) == ended
+    processor.shutdown()
+    assert counters.snapshot().exported == len(exporter.names)
 
 
 def test_a_flush_says_whether_anything_was_lost_since_the_last_one(batching: Callable[..., Pipe]) -> None:
@@ -395,6 +476,7 @@ def test_every_span_is_exported_queued_or_dropped(size: int, batch: int, steps: 
     "options",
     [
         {"max_queue_size": 0},
+        {"max_queue_bytes": 0},
         {"max_batch_size": 0},
         {"max_batch_size": 1.5},
         {"schedule_delay_s": -1},
