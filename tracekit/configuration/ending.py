@@ -1,7 +1,7 @@
 """
-The end of the process: at exit, on SIGTERM, and at the end of a forked worker, what is queued is exported.
+The end of the process: at exit, on the signals that end it, and at the end of a forked worker, spans are exported.
 
-Only this module registers exit functions and signal handlers.
+Only this module and `_exit` register exit functions, and only this module handles signals.
 """
 
 from __future__ import annotations
@@ -16,6 +16,10 @@ import time
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
 
 from tracekit._diagnostics import report_failure
+from tracekit._exit import at_the_end
+from tracekit._fork import in_forked_child
+from tracekit._threads import Running, run_aside
+from tracekit.recording import end_open_spans
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,8 +30,18 @@ if TYPE_CHECKING:
 EXIT_TIMEOUT_S: Final = 5.0
 # How long a program's own handler may be kept waiting: it may be about to leave without any exit functions.
 _HANDLER_TIMEOUT_S: Final = 1.0
+# What a pipeline may take beyond its time to finish its books.
+_GRACE_S: Final = 0.5
 # Below every finalizer that multiprocessing runs for the user's pools and queues.
 _FINALIZER_PRIORITY: Final = -1_000
+# Frames that a handler needs and a main thread deep in a recursion may not have left.
+_HEADROOM: Final = 200
+# What runs between the start of a span and its export, and how long a signal waits for the main thread to come out.
+_PIPELINE: Final = ("tracekit.recording.", "tracekit.export.", "tracekit.sampling.", "tracekit._stats")
+_POSTPONED_S: Final = 0.02
+_MOST_POSTPONED: Final = 50
+# Handled where a program leaves them to the system, which kills it. Ctrl-C is an exception: exit functions run then.
+_DEADLY: Final = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
 _Handler: TypeAlias = "Callable[[int, FrameType | None], Any] | int"
@@ -40,54 +54,104 @@ class Ending:
     def __init__(self) -> None:
         # Two while one takes the other's place.
         self._pipelines: tuple[Pipeline, ...] = ()
+        self._timeout_s = EXIT_TIMEOUT_S
+        # When the process has been held up long enough; None until it ends.
+        self._deadline_s: float | None = None
+        self._is_exiting = False
+        self._is_leaving = False
         self._is_registered = False
 
-    def watch(self, pipeline: Pipeline) -> None:
-        """From now on export what is in *pipeline* when the process ends."""
+    def watch(self, pipeline: Pipeline, timeout_s: float = EXIT_TIMEOUT_S) -> None:
+        """From now on export what is in *pipeline* when the process ends, which is held up for *timeout_s* at most."""
         self._pipelines += (pipeline,)
+        self._timeout_s = timeout_s
         if not self._is_registered:
             self._is_registered = True
-            atexit.register(self._close)
+            # Twice: now while the exporters' libraries still work, which may have exit functions of their own, then
+            # what the program's exit functions have traced.
+            atexit.register(self._at_exit, self.flush)
+            at_the_end(lambda: self._at_exit(self.leave))
+            in_forked_child(self._begin_in_child)
             self._register_with_multiprocessing()
             self._register_with_celery()
-            if hasattr(os, "register_at_fork"):
-                os.register_at_fork(after_in_child=self._register_with_celery)
-        self._handle_termination()
+        self._handle_signals()
 
     def forget(self, pipeline: Pipeline) -> None:
         """Stop watching *pipeline*, which is shut down."""
         self._pipelines = tuple(other for other in self._pipelines if other is not pipeline)
-        current = signal.getsignal(signal.SIGTERM)
-        if not self._pipelines and isinstance(current, _TerminationHandler) and _in_main_thread():
-            signal.signal(signal.SIGTERM, current.previous)
+        if self._pipelines or not _in_main_thread():
+            return
+        for signum in _DEADLY:
+            current = signal.getsignal(signum)
+            if isinstance(current, _TerminationHandler):
+                signal.signal(signum, current.previous)
 
     @property
     def is_under_way(self) -> bool:
-        """Whether a pipeline is being closed at this moment."""
-        return any(pipeline.is_closing for pipeline in self._pipelines)
+        """Whether the process is ending, or a pipeline is being closed at this moment."""
+        return self._is_exiting or self._is_leaving or any(pipeline.is_closing for pipeline in self._pipelines)
+
+    @property
+    def left_s(self) -> float:
+        """How long the process may still be held up, in seconds; the first to ask starts the clock."""
+        if self._deadline_s is None:
+            self._deadline_s = time.monotonic() + self._timeout_s
+        return max(0.0, self._deadline_s - time.monotonic())
+
+    def give_up(self) -> None:
+        """Hold the process up no longer."""
+        self._deadline_s = time.monotonic()
 
     def flush(self) -> None:
-        """Export what is queued, within the exit timeout."""
-        deadline = time.monotonic() + EXIT_TIMEOUT_S
+        """Export what is queued; the process is about to end."""
         for pipeline in self._pipelines:
-            pipeline.flush(int(max(0.0, deadline - time.monotonic()) * 1000))
+            pipeline.flush(int(self.left_s * 1000))
 
-    def hurry(self) -> None:
-        """Expect the end at any moment."""
+    def leave(self) -> None:
+        """Export everything, what is still open too, and close: the process ends."""
+        is_first, self._is_leaving = not self._is_leaving, True
+        for pipeline in self._pipelines:
+            if is_first and not pipeline.is_closing:
+                end_open_spans(pipeline)
+        for pipeline in self._pipelines:
+            pipeline.close(int(self.left_s * 1000))
+
+    def flush_aside(self) -> Running | None:
+        """Begin to export what is queued, and expect the end at any moment; the program may go on, though."""
         for pipeline in self._pipelines:
             pipeline.hurry()
+        return _aside(lambda: [pipeline.flush(int(self._timeout_s * 1000)) for pipeline in self._pipelines])
 
-    def _close(self) -> None:
-        deadline = time.monotonic() + EXIT_TIMEOUT_S
-        for pipeline in self._pipelines:
-            pipeline.close(int(max(0.0, deadline - time.monotonic()) * 1000))
+    def leave_aside(self, then: Callable[[], None]) -> Running | None:
+        """Begin to export everything, and *then* do what is to be done."""
+
+        def leave() -> None:
+            try:
+                self.leave()
+            finally:
+                then()
+
+        return _aside(leave)
+
+    def _at_exit(self, job: Callable[[], None]) -> None:
+        self._is_exiting = True
+        try:
+            job()
+        except KeyboardInterrupt:
+            self.give_up()
+
+    def _begin_in_child(self) -> None:
+        self._deadline_s = None
+        self._is_exiting = False
+        self._is_leaving = False
+        self._register_with_celery()
 
     def _register_with_multiprocessing(self) -> None:
         # Forked workers leave by os._exit(), which runs multiprocessing's finalizers and no exit functions.
         from multiprocessing import parent_process, util
 
         def in_worker(ending: Ending) -> None:
-            util.Finalize(None, ending._close, exitpriority=_FINALIZER_PRIORITY)  # our own
+            util.Finalize(None, ending.leave, exitpriority=_FINALIZER_PRIORITY)
 
         util.register_after_fork(self, in_worker)
         if parent_process() is not None:
@@ -100,24 +164,28 @@ class Ending:
             signals.worker_process_shutdown.connect(self._on_celery_shutdown)
 
     def _on_celery_shutdown(self, **_signal: object) -> None:
-        self._close()
+        self.leave()
 
-    def _handle_termination(self) -> None:
-        """Put our handler before the program's own; only the main thread may."""
+    def _handle_signals(self) -> None:
+        """Put our handlers before the program's own; only the main thread may."""
         if not _in_main_thread():
             return
-        previous = signal.getsignal(signal.SIGTERM)
-        # None: set by something that is not Python, which could not be called. SIG_IGN: the program wants to live.
-        if previous is None or previous is signal.SIG_IGN or isinstance(previous, _TerminationHandler):
-            return
-        with contextlib.suppress(ValueError):  # in another interpreter than the main one
-            signal.signal(signal.SIGTERM, _TerminationHandler(self, previous))
+        for signum in _DEADLY:
+            previous = signal.getsignal(signum)
+            # None: set by something that is not Python, which could not be called. SIG_IGN: the program wants to live.
+            if previous is None or previous is signal.SIG_IGN or isinstance(previous, _TerminationHandler):
+                continue
+            # A handler of its own does not mean the end, but for SIGTERM.
+            if previous is not signal.SIG_DFL and signum != signal.SIGTERM:
+                continue
+            with contextlib.suppress(ValueError):  # in another interpreter than the main one
+                signal.signal(signum, _TerminationHandler(self, previous))
 
 
 @final
 class _TerminationHandler:
     """
-    Exports what is queued, then does what SIGTERM did before.
+    Exports what is there, then does what the signal did before.
 
     The export runs on a thread and has its time: the main thread may hold, at this moment, a lock that it needs.
     """
@@ -125,40 +193,93 @@ class _TerminationHandler:
     def __init__(self, ending: Ending, previous: _Handler) -> None:
         self._ending: Final = ending
         self.previous: Final = previous
+        self._postponed = 0
 
     def __call__(self, signum: int, frame: FrameType | None) -> None:
+        with _headroom():
+            # The first process of a container goes on as well: the system kills it by no signal that it leaves to it.
+            if not callable(self.previous) and os.getpid() != 1:
+                if self._ending.is_under_way or not _is_busy(frame) or not self._postpone(signum):
+                    self._die(signum)
+                return
+            self._prepare()
         if callable(self.previous):
-            # The program goes on for a while; servers such as uvicorn then end it by a second, deadly signal.
-            self._ending.hurry()
-            exporting = _start(self._ending.flush)
-            if exporting is not None and not self._ending.is_under_way:
-                exporting.join(_HANDLER_TIMEOUT_S)
             self.previous(signum, frame)
-            return
+
+    def _prepare(self) -> None:
+        # The program goes on for a while; servers such as uvicorn then end it by a second, deadly signal.
+        exporting = self._ending.flush_aside()
+        if exporting is not None and not self._ending.is_under_way:
+            exporting.join(_HANDLER_TIMEOUT_S)
+
+    def _postpone(self, signum: int) -> bool:
+        """Let the main thread come out of where it is, and send *signum* again; tells whether that was possible."""
+
+        def send_again() -> None:
+            time.sleep(_POSTPONED_S)
+            os.kill(os.getpid(), signum)
+
+        self._postponed += 1
+        return self._postponed <= _MOST_POSTPONED and _aside(send_again) is not None
+
+    def _die(self, signum: int) -> None:
         # A second signal kills at once.
-        signal.signal(signum, signal.SIG_DFL)
+        for deadly in _DEADLY:
+            if isinstance(signal.getsignal(deadly), _TerminationHandler):
+                signal.signal(deadly, signal.SIG_DFL)
 
-        def flush_and_die() -> None:
-            self._ending.flush()
+        def kill() -> None:
             os.kill(os.getpid(), signum)
 
-        dying = _start(flush_and_die)
-        if dying is None:
-            os.kill(os.getpid(), signum)
-        elif not self._ending.is_under_way:
-            # To the death: a main thread that went on could end the program with another status meanwhile.
+        is_closing = self._ending.is_under_way
+        leaving = self._ending.leave_aside(kill)
+        if is_closing and leaving is not None:
             # One that is closing a pipeline must go on, or nothing would be exported.
-            dying.join()
+            return
+        # To the death: a main thread that went on could end the program with another status meanwhile.
+        if leaving is not None:
+            try:
+                leaving.join(self._ending.left_s + _GRACE_S)
+            except BaseException:  # Ctrl-C
+                self._ending.give_up()
+                raise
+        kill()
 
 
-def _start(job: Callable[[], None]) -> threading.Thread | None:
-    thread = threading.Thread(target=job, name="tracekit-termination", daemon=True)
-    try:
-        thread.start()
-    except RuntimeError as error:  # no thread is to be had
-        report_failure("tracekit", "flush on SIGTERM", error)
-        return None
+def _is_busy(frame: FrameType | None) -> bool:
+    """Tell whether the main thread, interrupted in *frame*, may hold a lock of the pipeline that exporting needs."""
+    while frame is not None:
+        if str(frame.f_globals.get("__name__")).startswith(_PIPELINE):
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _aside(job: Callable[[], object]) -> Running | None:
+    def run() -> None:
+        try:
+            job()
+        except BaseException as error:  # noqa: BLE001  # nothing on this thread is meant for the program
+            report_failure("tracekit", "exporting at the end", error)
+
+    thread = run_aside(run)
+    if thread is None:
+        report_failure("tracekit", "exporting at the end")
     return thread
+
+
+@final
+class _headroom:  # noqa: N801  # used as a function
+    """Frames for a handler that interrupts a recursion at its limit, where the signal would be lost."""
+
+    __slots__ = ("_limit",)
+
+    def __enter__(self) -> None:
+        self._limit = sys.getrecursionlimit()
+        sys.setrecursionlimit(self._limit + _HEADROOM)
+
+    def __exit__(self, *_exc: object) -> None:
+        sys.setrecursionlimit(self._limit)
 
 
 def _in_main_thread() -> bool:

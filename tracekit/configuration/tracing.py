@@ -10,6 +10,7 @@ from typing_extensions import Self
 
 from tracekit._diagnostics import diagnostics
 from tracekit.errors import ConfigurationError
+from tracekit.recording import end_open_spans
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -96,7 +97,9 @@ class Tracing:
 
     def shutdown(self, timeout_s: float = DEFAULT_TIMEOUT_S) -> bool:
         """
-        Export all spans that have ended and close the exporters; spans that end later are dropped and counted.
+        Export all spans and close the exporters; spans that start later are dropped and counted.
+
+        Spans that are open are ended, with the attribute `tracekit.incomplete`.
 
         Args:
             timeout_s: Longest wait, in seconds, for all exporters together.
@@ -104,7 +107,8 @@ class Tracing:
         Returns:
             Whether all spans were exported: False if one was lost or the time was up.
         """
-        kept = self._pipeline.close(_milliseconds(timeout_s))
+        found = end_open_spans(self._pipeline)
+        kept = self._pipeline.close(_milliseconds(timeout_s)) and found
         self._on_shutdown()
         return kept
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tracekit.recording.baggage import BaggageAttributes
 from tracekit.recording.guards import CountedSampler, EntropyIdGenerator, GuardedIdGenerator
+from tracekit.recording.incomplete import end_open_spans
 from tracekit.recording.pipeline import Pipeline
 from tracekit.recording.provider import PipelineSlot, TracerProvider, mirror_of, slot_of
 
@@ -15,6 +16,7 @@ __all__ = [
     "Pipeline",
     "PipelineSlot",
     "TracerProvider",
+    "end_open_spans",
     "mirror_of",
     "slot_of",
 ]

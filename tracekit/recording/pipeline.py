@@ -62,10 +62,13 @@ class Pipeline(SpanProcessor):
         self.limits: Final = limits
         self.id_generator: Final = id_generator
         self._successor: Pipeline | None = None
+        # Whether spans may be open that its books do not show: those of the pipeline that was here before.
+        self.may_hold_others = False
         self._added: tuple[SpanProcessor, ...] = ()
         self._serve(tuple(processors))
         self._closed = False
         self._hurry = False
+        self._lost = 0
         self._open()
         in_forked_child(self._begin_in_child)
 
@@ -84,6 +87,7 @@ class Pipeline(SpanProcessor):
     def _begin_in_child(self) -> None:
         # The parent accounts for the spans it has made.
         self.counters.reset_after_fork()
+        self._lost = 0
         if not self._closed:
             self._open()
 
@@ -98,6 +102,13 @@ class Pipeline(SpanProcessor):
             successor.add(processor)
         self._serve(tuple(p for p in self._processors if p not in self._added))
         self._successor = successor
+        successor.may_hold_others = True
+
+    def serves(self, processor: object) -> bool:
+        """Tell whether what *processor* is given comes here: it is this pipeline, or one that gave way to it."""
+        while isinstance(processor, Pipeline) and processor is not self:
+            processor = processor._successor  # noqa: SLF001  # one of our own
+        return processor is self
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
         """Count a span that has started, and tell the processors."""
@@ -118,7 +129,10 @@ class Pipeline(SpanProcessor):
         for end in self._ends:
             end(span)
         if self._hurry and (span.parent is None or span.parent.is_remote):
+            begun_s = time.monotonic()
             self.flush(_HURRY_TIMEOUT_MS)
+            # A receiver that is gone must not hold up each of the requests that are left.
+            self._hurry = time.monotonic() - begun_s < _HURRY_TIMEOUT_MS / 1000
 
     def _hand_over(self, span: ReadableSpan) -> None:
         """Give a span that outlived this pipeline to the one that took its place, in the books too."""
@@ -150,16 +164,14 @@ class Pipeline(SpanProcessor):
         Flush all processors at once, within *timeout_ms* together.
 
         Returns:
-            Whether everything that had ended when called has been exported.
+            Whether everything that had ended when called has been exported, or is safe on disk: False, too, if a span
+            was lost since the last flush.
         """
         if self._closing.locked():
-            return self._done.wait(timeout_ms / 1000)
-        lost = self._lost()
-        flushed = _in_time(
-            [(processor, "force_flush", partial(_flush, processor, timeout_ms)) for processor in self._processors],
-            timeout_ms,
-        )
-        return flushed and self._lost() == lost
+            flushed = self._done.wait(timeout_ms / 1000)
+        else:
+            flushed = _in_time(self._processors, "force_flush", _flush, timeout_ms)
+        return not self._has_lost() and flushed
 
     def shutdown(self) -> None:
         """Close the pipeline (the SDK's name for `close`)."""
@@ -174,19 +186,17 @@ class Pipeline(SpanProcessor):
         """
         if not self._closing.acquire(blocking=False):
             return self._done.wait(timeout_ms / 1000)
-        lost = self._lost()
         try:
-            closed = _in_time(
-                [(processor, "shutdown", partial(_close, processor, timeout_ms)) for processor in self._processors],
-                timeout_ms,
-            )
+            closed = _in_time(self._processors, "shutdown", _close, timeout_ms)
         finally:
             self._closed = True
             self._done.set()
-        return closed and self._lost() == lost
+        return not self._has_lost() and closed
 
-    def _lost(self) -> int:
-        return sum(self.counters.snapshot().dropped.values())
+    def _has_lost(self) -> bool:
+        """Tell whether a span was lost since this was last asked."""
+        before, self._lost = self._lost, sum(self.counters.snapshot().dropped.values())
+        return self._lost > before
 
 
 def _guarded_overrides(processors: Sequence[SpanProcessor], method: str) -> tuple[Callable[..., None], ...]:
@@ -209,25 +219,30 @@ def _close(processor: SpanProcessor, timeout_ms: int) -> bool:
     return flushed
 
 
-def _in_time(jobs: Sequence[tuple[object, str, Callable[[], bool]]], timeout_ms: int) -> bool:
-    """Run all *jobs* at once, wait for *timeout_ms* at most; a job that takes longer is left behind."""
+def _in_time(
+    processors: Sequence[SpanProcessor], what: str, do: Callable[[SpanProcessor, int], bool], timeout_ms: int
+) -> bool:
+    """Do it with all *processors* at once, wait for *timeout_ms* at most; one that takes longer is left behind."""
     # The grace lets a processor that keeps to the time finish its books.
     deadline = time.monotonic() + timeout_ms / 1000 + _GRACE_S
     succeeded: list[bool] = []
 
-    def run(part: object, what: str, job: Callable[[], bool]) -> None:
+    def run(processor: SpanProcessor, timeout_ms: int) -> None:
         try:
-            succeeded.append(job())
+            succeeded.append(do(processor, timeout_ms))
         except BaseException as error:  # noqa: BLE001  # on a thread of ours nothing is meant for the program
-            report_failure(type(part).__name__, what, error)
+            report_failure(type(processor).__name__, what, error)
 
     threads: list[Running] = []
-    for job in jobs:
-        thread = start_thread(partial(run, *job), "tracekit-flush")
-        if thread is None:  # the interpreter is going down, or no thread is to be had (a subinterpreter: no daemons)
-            run(*job)
-        else:
+    for place, processor in enumerate(processors):
+        thread = start_thread(partial(run, processor, timeout_ms), "tracekit-flush")
+        if thread is not None:
             threads.append(thread)
+            continue
+        # The interpreter is going down, or no thread is to be had (a subinterpreter: no daemons). One after the other,
+        # then: each has its share of the time that is left.
+        left_ms = max(0.0, deadline - _GRACE_S - time.monotonic()) * 1000
+        run(processor, int(left_ms / (len(processors) - place)))
     for thread in threads:
         thread.join(max(0.0, deadline - time.monotonic()))
-    return len(succeeded) == len(jobs) and all(succeeded)
+    return len(succeeded) == len(processors) and all(succeeded)

@@ -169,3 +169,12 @@ def slot_of(provider: SdkTracerProvider) -> PipelineSlot:
         slot = _slots[provider] = PipelineSlot()
         provider.add_span_processor(slot)
     return slot
+
+
+def processors_before(pipeline: Pipeline) -> tuple[object, ...]:
+    """Return what the spans of users' providers are given to that lead to *pipeline*."""
+    return tuple(
+        provider._active_span_processor  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+        for provider, slot in list(_slots.items())
+        if slot.pipeline is pipeline
+    )

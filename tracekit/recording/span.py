@@ -325,6 +325,11 @@ class Span(SdkSpan):
         processor._on_ending(self)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  # a hook without public name
         processor.on_end(self)
 
+    @property
+    def is_own_and_open(self) -> bool:
+        """Whether it has not ended, and this process, not the one that it was forked from, is to end it."""
+        return hasattr(self, "_is_open") and self._process is _this_process
+
     def _now_ns(self) -> int:
         return self._clock_ns + monotonic_ns()
 
