@@ -311,6 +311,36 @@ def test_left_open_it_ends_with_its_event_loop(spans: CapturedSpans, caplog: pyt
     assert not caplog.records
 
 
+@pytest.mark.xfail(strict=True, reason="the cycle collector closes the wrapped generator before the wrapper is")
+def test_collected_in_a_cycle_it_is_closed_by_its_event_loop(
+    spans: CapturedSpans, caplog: pytest.LogCaptureFixture
+) -> None:
+    left = []
+
+    @traced("test.body")
+    async def body() -> AsyncIterator[int]:
+        try:
+            yield 1
+        finally:
+            await asyncio.sleep(0)
+            left.append("closed")
+
+    async def main() -> None:
+        generator = body()
+        await generator.__anext__()
+        cycle: list[object] = [generator]
+        cycle.append(cycle)
+        del generator, cycle
+        gc.collect()
+        for _ in range(5):
+            await asyncio.sleep(0)
+
+    asyncio.run(main())
+    assert left == ["closed"]
+    assert (spans.names, spans.still_open) == (["test.body"], [])
+    assert not caplog.records
+
+
 @pytest.mark.anyio
 async def test_error_in_the_body_is_recorded_once_and_reaches_the_consumer(spans: CapturedSpans) -> None:
     error = ValueError("bad")
