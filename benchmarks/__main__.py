@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from benchmarks.harness import Effort
-from benchmarks.results import save
+from benchmarks.results import RESULTS, save
 from benchmarks.tables import show
 
 if TYPE_CHECKING:
@@ -33,11 +34,12 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="few rounds: a glance, not a figure to quote")
     parser.add_argument("--rounds", type=int, metavar="N", help="turns each case gets (default: the benchmark's own)")
     parser.add_argument("--only", default="", metavar="TEXT", help="only tables whose title contains TEXT")
+    parser.add_argument("--results", type=Path, default=RESULTS, metavar="DIR", help="where results are kept")
     options = parser.parse_args()
     if options.names == [REPORT]:
         from benchmarks.report import write
 
-        write()
+        write(options.results)
         return
     if unknown := set(options.names) - set(BENCHMARKS):
         parser.error(f"no benchmark is called {', '.join(sorted(unknown))}; there are: {', '.join(BENCHMARKS)}")
@@ -49,7 +51,7 @@ def main() -> None:
             show(table)
             measured.append(table)
         if measured:
-            print(f"\nSaved as {save(name, measured, quick=options.quick)}")
+            print(f"\nSaved as {save(name, measured, options.results, quick=options.quick)}")
 
 
 if __name__ == "__main__":

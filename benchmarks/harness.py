@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import gc
 import random
+import sys
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -100,7 +101,10 @@ def measure(
     times = {case.name: _times_for(case, round_ms) for case in cases}
     gc.collect()
     gc.freeze()  # what is here already stays out of the collections below
-    samples = take_turns({case.name: partial(_time_one, case, times[case.name]) for case in cases}, rounds)
+    try:
+        samples = take_turns({case.name: partial(_time_one, case, times[case.name]) for case in cases}, rounds)
+    finally:
+        gc.unfreeze()
     return Table(title, "µs", samples, baseline, targets)
 
 
@@ -119,10 +123,10 @@ def take_turns(cases: Mapping[str, Callable[[], T]], rounds: int) -> dict[str, l
 def _times_for(case: Case, round_ms: float) -> int:
     """Warm the case up and return how many times fill one round."""
     _time_one(case, 1)  # imports, logs its first complaint
-    times = 1
-    while (took_ms := _time_one(case, times) * times / 1000) < round_ms and (case.most is None or times < case.most):
-        times = max(times + 1, min(times * 10, int(times * round_ms / max(took_ms, 1e-6))))
-    return times if case.most is None else min(times, case.most)
+    times, most = 1, case.most or sys.maxsize
+    while (took_ms := _time_one(case, times) * times / 1000) < round_ms and times < most:
+        times = min(most, max(times + 1, min(times * 10, int(times * round_ms / max(took_ms, 1e-6)))))
+    return times
 
 
 def _time_one(case: Case, times: int) -> float:

@@ -32,28 +32,29 @@ _SECONDS_QUICK: Final = 1.5
 # Spans made between two looks at the clock.
 _STRETCH: Final = 500
 
-_NAMES: Final = {STOCK: "by hand, the SDK's batch processor and exporter", TRACEKIT: "@traced, configure()"}
-_BY_HAND, _TRACED = _NAMES.values()
+BY_HAND: Final = "by hand, the SDK's batch processor and exporter"
+TRACED: Final = "@traced, configure()"
+_STACKS: Final = {BY_HAND: STOCK, TRACED: TRACEKIT}
+DELIVERED: Final = "a span delivered over OTLP/HTTP: processor time"
 
 
 def tables(effort: Effort) -> Iterator[Table]:
     """Measure both stacks."""
-    title = "a span delivered over OTLP/HTTP"
-    if not effort.wants(title):
+    if not effort.wants(DELIVERED):
         return
     seconds = _SECONDS_QUICK if effort.quick else _SECONDS
     with receiver() as there:
         runs = take_turns(
-            {name: partial(_run, stack, there, seconds) for stack, name in _NAMES.items()},
+            {name: partial(_run, stack, there, seconds) for name, stack in _STACKS.items()},
             effort.turns(3, 1),
         )
 
     def table(title: str, unit: str, figure: str, *targets: Target) -> Table:
         samples = {name: [run[figure] for run in of_stack] for name, of_stack in runs.items()}
-        return Table(title, unit, samples, _BY_HAND, targets)
+        return Table(title, unit, samples, BY_HAND, targets)
 
-    yield table(f"{title}: processor time", "µs", "cpu_us", Target(_TRACED, _BY_HAND, 0.2))
-    yield table("spans delivered in a second", "spans", "rate", Target(_TRACED, _BY_HAND, 4, at_least=True))
+    yield table(DELIVERED, "µs", "cpu_us", Target(TRACED, BY_HAND, 0.2))
+    yield table("spans delivered in a second", "spans", "rate", Target(TRACED, BY_HAND, 4, at_least=True))
     yield table("spans made and not delivered", "%", "lost_percent")
 
 

@@ -2,6 +2,7 @@
 Writing results into documents: whatever stands between the marks of a block is replaced.
 
     <!-- benchmarks: summary -->      each number that is asked for, and what was found
+    <!-- benchmarks: headline -->     the few numbers that say most, in a sentence
     <!-- benchmarks: machine -->      where, and with which releases
     <!-- benchmarks: calls -->        the tables of a benchmark, interpreters side by side
     <!-- end of benchmarks -->
@@ -13,6 +14,10 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from benchmarks.callables import FUNCTION
+from benchmarks.calls import TRACED, TRACED_BELOW
+from benchmarks.pipeline import DELIVERED
+from benchmarks.pipeline import TRACED as TRACED_PIPELINE
 from benchmarks.results import newest
 from benchmarks.tables import asked_of, plain
 
@@ -23,27 +28,53 @@ if TYPE_CHECKING:
 
 _ROOT: Final = Path(__file__).parent.parent
 _DOCUMENTS: Final = (_ROOT / "docs" / "performance.md", _ROOT / "README.md")
+_HEADLINE: Final = (
+    ("calls", FUNCTION.title, TRACED, "a recorded call"),
+    ("calls", FUNCTION.title, TRACED_BELOW, "a call below an unsampled one"),
+    ("pipeline", DELIVERED, TRACED_PIPELINE, "a span on its way to the collector"),
+)
 _BLOCK: Final = re.compile(
-    r"(?P<begin><!-- benchmarks: (?P<name>[a-z]+) -->\n).*?(?P<end><!-- end of benchmarks -->)", re.DOTALL
+    r"(?P<begin><!-- benchmarks: (?P<name>[a-z]+) -->\n).*?(?P<end> *<!-- end of benchmarks -->)", re.DOTALL
 )
 
 
-def write() -> None:
-    """Write the newest results of each interpreter into the documents."""
-    results = newest()
+def write(results: Path) -> None:
+    """Write the newest results of each interpreter in the directory *results* into the documents."""
+    found = newest(results)
     for path in _DOCUMENTS:
         text = path.read_text(encoding="utf-8")
-        written = _BLOCK.sub(lambda block: _filled(block, results), text)
+        written = filled(text, found)
         if written != text:
             path.write_text(written, encoding="utf-8")
             print(f"Wrote {path.relative_to(_ROOT)}")
 
 
+def filled(document: str, results: Results) -> str:
+    """Return *document* with *results*, by interpreter and benchmark, in its blocks."""
+    return _BLOCK.sub(lambda block: _filled(block, results), document)
+
+
 def _filled(block: re.Match[str], results: Results) -> str:
     name = block["name"]
-    blocks = {"machine": _machine, "summary": _summary}
+    blocks = {"headline": _headline, "machine": _machine, "summary": _summary}
     lines = blocks[name](results) if name in blocks else _tables_of(name, results)
-    return block["begin"] + "\n".join(["", *lines, ""]) + "\n" + block["end"]
+    space = [] if name == "headline" else [""]  # inside a paragraph
+    return block["begin"] + "\n".join([*space, *lines, *space]) + "\n" + block["end"]
+
+
+def _headline(results: Results) -> Iterator[str]:
+    yield "  Of what the same code by hand costs:"
+    for name, title, case, said in _HEADLINE:
+        tables = _by_title(name, results).get(title, {})
+        found = {python: verdict for python, table in tables.items() for verdict in _first(table, case)}
+        if found:
+            ratios = ", ".join(f"{plain(verdict['found'][0])} on {python}" for python, verdict in found.items())
+            yield f"  {said} {ratios};"
+    yield "  more, and how it is measured (`make bench`): [docs/performance.md](docs/performance.md)."
+
+
+def _first(table: Mapping[str, Any], case: str) -> list[Any]:
+    return [verdict for verdict in table["targets"] if verdict["case"] == case][:1]
 
 
 def _machine(results: Results) -> Iterator[str]:

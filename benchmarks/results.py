@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 RESULTS: Final = Path(__file__).parent / "results"
 
 
-def save(name: str, tables: Sequence[Table], *, quick: bool) -> Path:
+def save(name: str, tables: Sequence[Table], into: Path, *, quick: bool) -> Path:
     """Write what was measured, where and with what; return the file."""
-    RESULTS.mkdir(exist_ok=True)
+    into.mkdir(exist_ok=True)
     now = datetime.now(timezone.utc)
-    path = RESULTS / f"{name}-{now:%Y%m%dT%H%M%SZ}.json"
+    path = into / f"{name}-{now:%Y%m%dT%H%M%SZ}.json"
     result = {
         "benchmark": name,
         "time": now.isoformat(timespec="seconds"),
@@ -34,10 +34,10 @@ def save(name: str, tables: Sequence[Table], *, quick: bool) -> Path:
     return path
 
 
-def newest() -> dict[str, dict[str, Any]]:
+def newest(results: Path) -> dict[str, dict[str, Any]]:
     """Return the newest result of each benchmark, by interpreter ("3.11") and benchmark, quick ones left out."""
     found: dict[str, dict[str, Any]] = {}
-    for path in sorted(RESULTS.glob("*.json"), key=lambda path: path.stem.rpartition("-")[2]):
+    for path in sorted(results.glob("*.json"), key=lambda path: path.stem.rpartition("-")[2]):
         result = json.loads(path.read_text(encoding="utf-8"))
         if result.get("quick") is False:
             python = ".".join(result["machine"]["python"].split()[-1].split(".")[:2])
