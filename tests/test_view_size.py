@@ -71,6 +71,7 @@ def test_half_a_million_spans_take_bounded_memory_and_show_how_far_it_is(file: P
     assert (process.returncode, lines[0]) == (0, "50,000 traces, 500,000 spans, 10 operations")
     assert {line.split()[1] for line in lines[2:]} == {"50,000"}
     assert b"reading [#" in said
+    assert b"% of 500,000 spans" in said
     assert usage.ru_maxrss / (1_000_000 if sys.platform == "darwin" else 1_000) < MEMORY_MB
 
 

@@ -1,4 +1,4 @@
-"""How far a long reading has come, on standard error where that is a terminal."""
+"""How far something long has come, on standard error where that is a terminal."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 _FIRST_S: Final = 0.5
 _EVERY_S: Final = 0.1
 _CELLS: Final = 30
-_MB: Final = 1_000_000
 
 
 @final
@@ -23,12 +22,15 @@ class Progress:
     A bar that is drawn over and over in one line, and gone when the `with` block ends; nothing where nobody looks.
 
     Args:
-        total: How many bytes there are to read; 0 if nobody knows.
+        doing: What is done.
+        total: How much of it there is to do; 0 if nobody knows.
+        unit: What it is counted in.
+        per_unit: How much makes one of these.
     """
 
-    def __init__(self, total: int) -> None:
-        self._total = total
-        self._read = 0
+    def __init__(self, doing: str, total: int, unit: str, per_unit: int = 1) -> None:
+        self._doing, self._total, self._unit, self._per_unit = doing, total, unit, per_unit
+        self._done = 0
         self._is_shown = sys.stderr.isatty()
         self._next_s = time.monotonic() + _FIRST_S
         self._drawn = 0
@@ -43,18 +45,18 @@ class Progress:
             self._draw("")
 
     def add(self, size: int) -> None:
-        """Count *size* more bytes as read."""
-        self._read += size
+        """Count *size* more as done."""
+        self._done += size
         if self._is_shown and time.monotonic() >= self._next_s:
             self._next_s = time.monotonic() + _EVERY_S
             self._draw(self._text())
 
     def _text(self) -> str:
-        size = f"{self._read / _MB:,.0f} MB"
         if not self._total:
-            return f"reading {size}"
-        share = min(1.0, self._read / self._total)
-        return f"reading [{'#' * int(share * _CELLS):.<{_CELLS}}] {share:4.0%} of {self._total / _MB:,.0f} MB"
+            return f"{self._doing} {self._done / self._per_unit:,.0f} {self._unit}"
+        share = min(1.0, self._done / self._total)
+        whole = f"{self._total / self._per_unit:,.0f} {self._unit}"
+        return f"{self._doing} [{'#' * int(share * _CELLS):.<{_CELLS}}] {share:4.0%} of {whole}"
 
     def _draw(self, text: str) -> None:
         # Spaces instead of a code that clears the line: any terminal knows them.

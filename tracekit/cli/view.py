@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 _STDIN: Final = "-"
 _STDOUT: Final = "-"
 _MAX_PATH: Final = 4_096
+_MB: Final = 1_000_000
 
 _DESCRIPTION: Final = """\
 Show the traces of OTLP/JSON files: what called what, how long it took, why it failed.
@@ -145,10 +146,15 @@ def _show_traces(arguments: argparse.Namespace, spans: SortedSpans) -> int:
 
 def _show_summary(arguments: argparse.Namespace, spans: SortedSpans, selection: Selection) -> int:
     summary = Summary(selection)
-    for trace in spans.traces():
-        summary.add(trace.spans)
-        if trace.left_out:
-            print(_left_out_text(trace.spans[0].trace_id, trace.left_out), file=sys.stderr)
+    left_out: list[str] = []
+    with Progress("adding up", spans.size, "spans") as progress:
+        for trace in spans.traces():
+            summary.add(trace.spans)
+            progress.add(len(trace.spans))
+            if trace.left_out:
+                left_out.append(_left_out_text(trace.spans[0].trace_id, trace.left_out))
+    for text in left_out:
+        print(text, file=sys.stderr)
     if summary.spans:
         sys.stdout.write(render_summary(summary, Layout.of(sys.stdout), arguments.limit))
     return summary.spans
@@ -220,7 +226,7 @@ def _follow(arguments: argparse.Namespace) -> int:
 
 def _read(names: Sequence[str], spans: SortedSpans) -> None:
     malformed_lines = 0
-    with Progress(sum(map(_size, names))) as progress:
+    with Progress("reading", sum(map(_size, names)), "MB", _MB) as progress:
         for name in names:
             reader = SpanReader()
             with _unreadable(name), _opened(name) as file:
