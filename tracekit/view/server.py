@@ -11,6 +11,7 @@ import ipaddress
 import re
 import socket
 import sqlite3
+import sys
 import threading
 import zlib
 from http import HTTPStatus
@@ -86,6 +87,7 @@ class HttpServer(ThreadingHTTPServer):
         self.receiver = Receiver(store)
         self.names = frozenset(name.lower() for name in (*names, *_ALSO_THIS_MACHINE))
         self.max_spans = max_spans
+        self.is_closed = False
         self._free = threading.BoundedSemaphore(_MAX_CONNECTIONS)
         self.address_family = _family(host)
         super().__init__((host, port), _Handler)
@@ -97,6 +99,9 @@ class HttpServer(ThreadingHTTPServer):
 
     def server_bind(self) -> None:
         """Bind without looking up the machine's name, which may take seconds."""
+        # The port may be used again at once; to Windows the option means that two may use it.
+        if sys.platform != "win32":
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.socket.bind(self.server_address)
         self.server_address = self.socket.getsockname()
 
@@ -113,6 +118,11 @@ class HttpServer(ThreadingHTTPServer):
             super().process_request_thread(request, client_address)
         finally:
             self._free.release()
+
+    def server_close(self) -> None:
+        """Listen no more; a connection that is open is answered once more."""
+        self.is_closed = True
+        super().server_close()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Say nothing: clients go away when they like."""
@@ -149,6 +159,8 @@ class _Handler(BaseHTTPRequestHandler):
         """Say nothing: a line a request would bury the terminal."""
 
     def _handle(self, action: Any) -> None:
+        if self._desk.is_closed:
+            self.close_connection = True
         try:
             self._check_sender()
             action()

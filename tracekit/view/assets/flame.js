@@ -48,6 +48,10 @@ class Flame {
     this.plan();
   }
 
+  clear() {
+    this.trace = this.current = this.lanes = null;
+  }
+
   /** Make `span` current and bring it into sight. */
   go(span, options = {}) {
     this.current = span;

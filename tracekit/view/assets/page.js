@@ -72,7 +72,9 @@ class Page {
   clear() {
     this.traces.clear();
     this.list.currentId = null;
-    this.waterfall.trace = this.waterfall.current = this.flame.trace = null;
+    this.waterfall.clear();
+    this.flame.clear();
+    this.range.trace = null;
     this.details.show(null, null);
     byId("trace").hidden = true;
     this.list.refresh();

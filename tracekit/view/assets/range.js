@@ -135,7 +135,8 @@ class Range {
     const marks = times.map((ns) => {
       const mark = element("span", {}, ns === 0 ? "0" : formatDuration(ns));
       mark.style.left = `${this.place(ns) * 100}%`;
-      if (this.place(ns) > 0.92) mark.className = "last";
+      // One that would be cut off stands left of its line.
+      if ((1 - this.place(ns)) * this.ruler.clientWidth < TICK_WIDTH * 0.6) mark.className = "last";
       return mark;
     });
     this.ruler.replaceChildren(...marks);

@@ -45,6 +45,12 @@ class Waterfall {
     this.refresh();
   }
 
+  clear() {
+    this.trace = this.current = null;
+    this.shown = [];
+    this.rows.update(0, -1);
+  }
+
   /** List the spans again: the trace, or what is folded in it, is another. */
   refresh() {
     if (!this.trace) return;
