@@ -109,15 +109,83 @@ def test_program_finds_itself_as_without_tracekit(command: list[str], tmp_path: 
     root = str(Path(__file__).parent.parent)
     python = [sys.executable, "-W", "error"]
     plain = execute([*python, *command], tmp_path, PYTHONPATH=root)
-    traced = execute([*python, "-m", "tracekit", "run", "--exporter", "none", *command], tmp_path, PYTHONPATH=root)
-    assert (traced.returncode, traced.stderr, traced.stdout) == (7, "", plain.stdout)
+    for options in ([], ["--trace", "nothing.*", "--trace", "look.*"]):
+        run = [*python, "-m", "tracekit", "run", "--exporter", "none", *options, *command]
+        traced = execute(run, tmp_path, PYTHONPATH=root)
+        assert (traced.returncode, traced.stdout) == (7, plain.stdout)
+        assert bool(traced.stderr) == bool(options)  # that nothing matches
 
 
-def test_traceback_of_the_program_is_its_own(tmp_path: Path) -> None:
-    write(tmp_path, "main.py", "def fail():\n    raise ValueError('broken')\n\n\nfail()\n")
+@pytest.mark.parametrize(
+    "program", ["def fail():\n    raise ValueError('broken')\n\n\nfail()\n", "def (\n", "raise KeyboardInterrupt"]
+)
+@pytest.mark.parametrize("options", [[], pytest.param(["--trace", "main.none"], marks=pytest.mark.slow)])
+def test_traceback_of_the_program_is_its_own(options: list[str], program: str, tmp_path: Path) -> None:
+    write(tmp_path, "main.py", program)
     plain = execute([sys.executable, "main.py"], tmp_path)
-    ran = run(tmp_path, "--exporter", "none", "main.py")
-    assert (ran.returncode, ran.stderr) == (1, plain.stderr)
+    ran = run(tmp_path, "--exporter", "none", *options, "main.py")
+    said = "".join(line for line in ran.stderr.splitlines(keepends=True) if not line.startswith("tracekit run: "))
+    assert (ran.returncode, said) == (plain.returncode, plain.stderr)
+
+
+_SCRIPT: Final = """
+    from contextlib import contextmanager
+    from functools import lru_cache
+
+    class Orders:
+        @staticmethod
+        def price(order_id):
+            return order_id
+
+        @property
+        def size(self):
+            return 1
+
+        async def create(self, order_id):
+            with held():
+                return self.price(order_id) + self.size
+
+    @contextmanager
+    def held():
+        yield
+
+    @lru_cache
+    def cached():
+        return 7
+
+    def _hidden():
+        return 7
+
+    if __name__ == "__main__":
+        import asyncio
+        asyncio.run(Orders().create(cached() + _hidden()))
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "names"),
+    [
+        (("--trace", "*", "script.py"), ["orders.create", "script.held", "orders.price"]),
+        pytest.param(
+            ("--trace", "script.Orders", "script.py"), ["orders.create", "orders.price"], marks=pytest.mark.slow
+        ),
+        pytest.param(("--trace", "__main__._hidden", "script.py"), ["script._hidden"], marks=pytest.mark.slow),
+        pytest.param(
+            ("--trace", "script", "--exclude", "*.price", "-m", "script"),
+            ["orders.create", "script.held"],
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(("--trace", "*", "-m", "json.tool", "--help"), [], marks=pytest.mark.slow),
+        pytest.param(("--trace", "json.tool.*", "-m", "json.tool", "--help"), ["tool.main"], marks=pytest.mark.slow),
+    ],
+)
+def test_functions_of_the_program_itself_are_traced(
+    arguments: tuple[str, ...], names: list[str], tmp_path: Path
+) -> None:
+    write(tmp_path, "script.py", _SCRIPT)
+    ran = run(tmp_path, *arguments)
+    assert ran.returncode == 0, ran.stderr
+    assert names_in(ran.stderr) == names
 
 
 @pytest.mark.parametrize(

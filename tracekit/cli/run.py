@@ -97,7 +97,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigurationError(msg)
     plan = _plan(arguments, _name_of(arguments.module, program))
     _check(plan)
-    command = _module_command(arguments.module) if arguments.module else _command(program)
+    command = _module_command(arguments.module) if arguments.module else _command(program, plan)
     if command is None:
         print(f"tracekit run: {program[0]}: no such script or command", file=sys.stderr)
         return _NOT_FOUND
@@ -184,9 +184,12 @@ def _module_command(module: Sequence[str]) -> list[str]:
     return [sys.executable, *_interpreter_options(), "-m", *module]
 
 
-def _command(program: Sequence[str]) -> list[str] | None:
+def _command(program: Sequence[str], plan: Plan) -> list[str] | None:
     """Return what to execute; None if there is nothing of that name."""
     name = program[0]
+    if name.endswith((".py", ".pyw")) and Path(name).is_file() and plan.trace:
+        # Its own functions can only be reached from below it.
+        return [sys.executable, *_interpreter_options(), "-m", "tracekit.running", *program]
     if name.endswith((".py", ".pyz", ".pyw")) or Path(name, "__main__.py").is_file():
         return [sys.executable, *_interpreter_options(), *program] if Path(name).exists() else None
     # First what stands beside this Python: a command of another environment may not have tracekit.

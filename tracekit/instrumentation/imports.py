@@ -11,17 +11,19 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any, Final, TypeAlias, cast, final
 
 from typing_extensions import override
 
 Watcher: TypeAlias = Callable[[], None]
+# Given a module's name and its loader, makes the code of it that runs as `__main__`; None leaves that to the loader.
+Compiler: TypeAlias = Callable[[str, Any], "CodeType | None"]
 
 _lock: Final = threading.Lock()
 _watchers: Final[dict[str, list[Watcher]]] = {}
-# Of many modules: what tells whether one is meant, and what is called with its name.
-_general: Final[list[tuple[Callable[[str], bool], Callable[[str], None]]]] = []
+# Of many modules: what tells whether one is meant, what is called with its name, and what may compile it for `-m`.
+_general: Final[list[tuple[Callable[[str], bool], Callable[[str], None], Compiler]]] = []
 _searching: Final = threading.local()
 
 
@@ -33,11 +35,15 @@ def watch(modules: Iterable[str], watcher: Watcher) -> None:
             _watchers.setdefault(module, []).append(watcher)
 
 
-def watch_all(is_meant: Callable[[str], bool], watcher: Callable[[str], None]) -> None:
-    """Call *watcher* with the name of each module that *is_meant*, after each import and reload; neither may raise."""
+def watch_all(is_meant: Callable[[str], bool], watcher: Callable[[str], None], compiler: Compiler) -> None:
+    """
+    Call *watcher* with the name of each module that *is_meant*, after each import and reload; neither may raise.
+
+    What runs as `__main__` is not imported: `python -m` asks for the code, which *compiler* may make.
+    """
     with _lock:
         _install()
-        _general.append((is_meant, watcher))
+        _general.append((is_meant, watcher, compiler))
 
 
 def unwatch(modules: Iterable[str], watcher: Watcher) -> None:
@@ -68,7 +74,7 @@ class _Finder(MetaPathFinder):
         # Others may search through all finders too: neither must search on behalf of the other for ever.
         if getattr(_searching, "fullname", None) == fullname:
             return None
-        if fullname not in _watchers and not any(is_meant(fullname) for is_meant, _ in _general):
+        if fullname not in _watchers and not any(is_meant(fullname) for is_meant, _, _ in _general):
             return None
         outer, _searching.fullname = getattr(_searching, "fullname", None), fullname
         try:
@@ -104,9 +110,18 @@ class _Loader:
         self._loader.exec_module(module)
         for watcher in list(_watchers.get(name, ())):
             watcher()
-        for is_meant, general_watcher in tuple(_general):
+        for is_meant, general_watcher, _ in tuple(_general):
             if is_meant(name):
                 general_watcher(name)
+
+    def get_code(self, fullname: str) -> CodeType | None:
+        """Return the code of the module, for who runs it without an import."""
+        for is_meant, _, compiler in tuple(_general):
+            code = compiler(fullname, self._loader) if is_meant(fullname) else None
+            if code is not None:
+                return code
+        made: CodeType | None = self._loader.get_code(fullname)
+        return made
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._loader, name)

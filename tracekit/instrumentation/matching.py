@@ -7,18 +7,21 @@ import sysconfig
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Final, final
 
+from tracekit._decorator import traced
 from tracekit._diagnostics import logger, report_failure
 from tracekit.errors import InstrumentationError
 from tracekit.instrumentation.imports import watch_all
 from tracekit.instrumentation.patching import trace_callable
 from tracekit.instrumentation.places import members_of
+from tracekit.instrumentation.source import compile_traced
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from types import CodeType
 
 _GLOBS: Final = "*?["
-# What makes spans is never traced by a pattern.
-_OURS: Final = ("tracekit", "opentelemetry")
+# What makes spans is never traced by a pattern, nor what sets it up.
+_OURS: Final = ("tracekit", "opentelemetry", "sitecustomize")
 _SHOWN: Final = 5
 
 
@@ -41,7 +44,7 @@ def trace_matching(
         What has been traced so far.
     """
     matching = Matching(patterns, exclude, tell)
-    watch_all(matching.may_hold, matching.on_import)
+    watch_all(matching.may_hold, matching.on_import, matching.compile_main)
     for module in list(sys.modules):
         if matching.may_hold(module):
             matching.on_import(module)
@@ -79,16 +82,55 @@ class Matching:
         if self._seen:
             shown = ", ".join(sorted(self._seen)[:_SHOWN])
             return f"It was looked for in {shown}: write MODULE.FUNCTION, MODULE.CLASS.METHOD or MODULE.*"
-        return (
-            "No module of such a name was imported; the functions of the script itself are not traced by patterns, "
-            "those of the modules that it imports are"
-        )
+        return "No module of such a name was imported: write MODULE.*, or SCRIPT.* for the functions of SCRIPT.py"
 
     def may_hold(self, module: str) -> bool:
         """Tell whether a function of *module* could match."""
         return module.partition(".")[0] not in _OURS and any(
             f"{module}.".startswith(prefix) or prefix.startswith(f"{module}.") for prefix in self._prefixes
         )
+
+    def code_of_main(self, source: str | bytes, file: str, name: str) -> CodeType:
+        """
+        Return the code of *source*, which runs as `__main__`: in it the functions that match are traced.
+
+        Args:
+            source: The source.
+            file: Where it is from.
+            name: What an import would call it; patterns may call it so, or `__main__`.
+
+        Raises:
+            SyntaxError: As `compile`.
+        """
+        patterns = self._patterns_for(file)
+
+        def is_meant(qualname: str) -> bool:
+            return any(self._is_meant(f"{module}.{qualname}", qualname, patterns) for module in ("__main__", name))
+
+        if self.may_hold(name):
+            self._seen.add(name)
+        return compile_traced(source, file, is_meant, self._trace_in_main)
+
+    def compile_main(self, name: str, loader: Any) -> CodeType | None:
+        """Return the code of the module *name*, which `python -m` runs; None leaves it to its *loader*."""
+        try:
+            source = loader.get_source(name)
+            return None if source is None else self.code_of_main(source, loader.get_filename(name), name)
+        except SyntaxError:
+            return None  # the loader says it better
+        except Exception as error:  # noqa: BLE001  # loaders of all kinds
+            report_failure("tracekit.instrumentation", f"tracing {name} by patterns", error)
+            return None
+
+    def _trace_in_main(self, qualname: str, function: Any) -> Any:
+        try:
+            replacement = traced(function)
+        except InstrumentationError as error:
+            logger.info("%s", error)
+            return function
+        self._names.add(f"__main__.{qualname}")
+        self._modules.add("__main__")
+        return replacement
 
     def on_import(self, name: str) -> None:
         """Trace what matches in the module *name*; must not raise."""
@@ -99,19 +141,14 @@ class Matching:
 
     def _trace(self, name: str) -> None:
         module: Any = sys.modules.get(name)
-        patterns = self._patterns
-        if module is None or _is_installed(module):
-            # Named, an installed package is traced too.
-            patterns = tuple(pattern for pattern in patterns if pattern[:1] not in _GLOBS)
+        patterns = self._patterns_for(getattr(module, "__file__", None))
         if module is None or not patterns:
             return
         self._seen.add(name)
         found = 0
         for qualname, _, _ in members_of(module, name):
             full_name = f"{name}.{qualname}"
-            if full_name in self._names or not _matches(full_name, qualname, patterns):
-                continue
-            if any(_is_in(full_name, pattern) for pattern in self._exclude):
+            if full_name in self._names or not self._is_meant(full_name, qualname, patterns):
                 continue
             try:
                 trace_callable(full_name)
@@ -124,6 +161,15 @@ class Matching:
             self._modules.add(name)
             if self._tell is not None:
                 self._tell(f"traces {found} function{'s' if found > 1 else ''} of {name}")
+
+    def _patterns_for(self, file: object) -> tuple[str, ...]:
+        if isinstance(file, str) and not file.startswith(_INSTALLED):
+            return self._patterns
+        # Named, an installed package is traced too.
+        return tuple(pattern for pattern in self._patterns if pattern[:1] not in _GLOBS)
+
+    def _is_meant(self, full_name: str, qualname: str, patterns: Sequence[str]) -> bool:
+        return _matches(full_name, qualname, patterns) and not any(_is_in(full_name, each) for each in self._exclude)
 
     def __str__(self) -> str:
         return f"{_count(len(self._names), 'function')} in {_count(len(self._modules), 'module')}"
@@ -145,11 +191,6 @@ def _literal_prefix(pattern: str) -> str:
     """Return what each name that matches begins with, a dot at the end where nothing may follow but one."""
     position = min((pattern.index(char) for char in _GLOBS if char in pattern), default=-1)
     return f"{pattern}." if position < 0 else pattern[:position]
-
-
-def _is_installed(module: Any) -> bool:
-    file = getattr(module, "__file__", None)
-    return not isinstance(file, str) or file.startswith(_INSTALLED)
 
 
 _INSTALLED: Final = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})

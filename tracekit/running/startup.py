@@ -5,13 +5,22 @@ from __future__ import annotations
 import atexit
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from tracekit.errors import TracekitError
 from tracekit.running.plan import Plan
 
 if TYPE_CHECKING:
     from tracekit.instrumentation.matching import Matching
+
+
+class _State:
+    """What the start of this process has made."""
+
+    matching: Matching | None = None
+
+
+state: Final = _State()
 
 
 def start() -> None:
@@ -36,7 +45,8 @@ def _start(plan: Plan) -> None:
     tell = _tell if plan.is_verbose else None
     instrument_on_import(plan.instrument, plan.leave_out, tell=tell)
     if plan.trace:
-        atexit.register(_report, plan, trace_matching(plan.trace, plan.exclude, tell=tell), _Children())
+        state.matching = trace_matching(plan.trace, plan.exclude, tell=tell)
+        atexit.register(_report, plan, state.matching, _Children())
 
 
 class _Children:
