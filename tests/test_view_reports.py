@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from tracekit.export import SpanRecord
 from tracekit.export.record import EventRecord
+from tracekit.export.text import columns_of, fitted
 from tracekit.view import report
 from tracekit.view.causes import causes_of, last_own_frame
 from tracekit.view.critical_path import critical_path
@@ -146,6 +147,13 @@ def test_bars_stand_below_each_other_whatever_the_names() -> None:
     assert {columns(line.split("█")[0]) for line in lines} == {columns(lines[0].split("█")[0])}
     narrow = render_waterfall([span(1, "注" * 100), span(2, "a", 1)], Layout(columns=60)).splitlines()[2:]
     assert {columns(line.split("█")[0]) for line in narrow} == {columns(narrow[0].split("█")[0])}
+
+
+@given(st.text() | st.text("注e\u0301🚀각\u1100\u1161한"), st.integers(0, 20))
+def test_text_is_fitted_to_columns_exactly(text: str, columns: int) -> None:
+    assert columns_of(fitted(text, columns)) == columns
+    if columns_of(text) <= columns:
+        assert fitted(text, columns).startswith(text)
 
 
 HOSTILE = "\x1b]0;owned\x07\x1b[2J\r\n\u202eevil\u2066\x9b31m\ud800"

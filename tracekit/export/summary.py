@@ -17,7 +17,7 @@ from opentelemetry.sdk.metrics.export import (
 
 from tracekit._metrics import ERRORS
 from tracekit._semconv import METRIC_OVERFLOW, TRACEKIT_OPERATION_NAME
-from tracekit.export.text import duration_text, for_encoding, printable
+from tracekit.export.text import columns_of, duration_text, fitted, for_encoding, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -90,12 +90,12 @@ def summary(metrics_data: MetricsData) -> str:
     if not rows:
         return ""
     names = {name: printable(name, _MAX_NAME) for name in rows}
-    width = max(map(len, (_HEADER, *names.values())))
+    width = max(map(columns_of, (_HEADER, *names.values())))
     lines = [f"{_HEADER:<{width}}  {'calls':>7}  {'errors':>7}  {'mean':>7}  {'longest':>7}"]
     for name, row in rows.items():
         mean = duration_text(round(row.total_s / row.calls * 1e9)) if row.calls else ""
         longest = duration_text(round(row.longest_s * 1e9))
-        lines.append(f"{names[name]:<{width}}  {row.calls:>7}  {row.errors:>7}  {mean:>7}  {longest:>7}")
+        lines.append(f"{fitted(names[name], width)}  {row.calls:>7}  {row.errors:>7}  {mean:>7}  {longest:>7}")
     return "\n".join(lines) + "\n"
 
 

@@ -141,7 +141,9 @@ def _columns(char: str) -> int:
         return 1
     if unicodedata.east_asian_width(char) in {"W", "F"}:
         return 2
-    return 0 if unicodedata.category(char) in {"Mn", "Me", "Cf"} else 1
+    # The second and third part of a Korean syllable stand where its first part does.
+    is_joined = "\u1160" <= char <= "\u11ff" or unicodedata.category(char) in {"Mn", "Me", "Cf"}
+    return 0 if is_joined else 1
 
 
 def for_encoding(text: str, encoding: str | None) -> str:
