@@ -79,6 +79,13 @@ def test_text_is_shown_as_it_came(tab: Tab, show: Open) -> None:
     assert [pairs[key].strip() for key in ("constructor", "big", "on", "none")] == ["5", str(2**63), "true", "null"]
 
 
+def test_what_is_not_seen_is_written_out(tab: Tab, show: Open) -> None:
+    show([span(name="pay\u202eevil\x1b[31m", attributes={"k\u200b": "line\nnext \u2066x"})])
+    assert tab.text("#trace-name") == r"pay\u{202e}evil\u{1b}[31m"
+    assert tab.text("#details .pairs dt") == r"k\u{200b}"
+    assert tab.text("#details .pairs .text") == "line\nnext \\u{2066}x"
+
+
 def test_families_that_cannot_be_are_shown_whole(tab: Tab, show: Open) -> None:
     show(one for one in hostile_spans() if one.trace_id == "f" * 32)
     assert sorted(tab.texts(".span-row .name")) == [f"family {number}" for number in range(6)]

@@ -75,7 +75,7 @@ class Details {
     if (span.status !== ERROR && !span.description) return null;
     const stack = span.events.find(([, , name, attributes]) => name === "exception" && attribute(attributes, "exception.stacktrace"));
     const raised = span.events.find(([, , name]) => name === "exception");
-    const told = span.description || (raised ? exceptionText(raised[3]) : "") || attribute(span.attributes, "error.type");
+    const told = span.description || (raised ? exceptionText(raised[3]) : "") || visible(attribute(span.attributes, "error.type"));
     const cause = innermostError(span);
     return element("section", { class: "error-box" },
       element("p", {}, icon("error"), element("span", { class: "text" }, shortened(told || "Failed"))),
@@ -92,10 +92,10 @@ class Details {
 
   #table(attributes) {
     const rows = [...pairs(attributes)].map(([key, value]) => {
-      const text = valueText(value);
-      const isShort = text.length > 0 && text.length <= 80 && !/["\n]/.test(text);
+      const text = visible(valueText(value));
+      const isShort = text.length > 0 && text.length <= 80 && !/["\\\n]/.test(text);
       return element("div", { class: "pair" },
-        element("dt", {}, key),
+        element("dt", {}, visible(key)),
         element("dd", { class: typeof value === "string" ? "mono" : "mono plain" }, longText(text),
           isShort ? button({ class: "find quiet square", "aria-label": `Search for this ${key}`, title: "Search for it" },
             () => this.actions.search(/\s/.test(key + text) ? `"${key}=${text}"` : `${key}=${text}`), icon("search")) : null));
@@ -110,7 +110,7 @@ class Details {
       const stack = isException ? attribute(attributes, "exception.stacktrace") : "";
       return element("li", { class: isException ? "exception" : null },
         element("div", { class: "line" },
-          element("span", { class: "name" }, isException ? shortened(exceptionText(attributes)) : name),
+          element("span", { class: "name" }, isException ? shortened(exceptionText(attributes)) : visible(name)),
           element("span", { class: "when" }, `+${formatDuration(Math.max(trace.offset(ms, ns) - span.start, 0))}`)),
         stack && span.status !== ERROR ? stackTrace(stack) : null,
         rest.length ? this.#table(rest) : null);
@@ -171,7 +171,7 @@ function innermostError(span) {
 function exceptionText(attributes) {
   const type = attribute(attributes, "exception.type"), message = attribute(attributes, "exception.message");
   const name = type.slice(type.lastIndexOf(".") + 1);
-  return name && message ? `${name}: ${message}` : name || message || "exception";
+  return visible(name && message ? `${name}: ${message}` : name || message || "exception");
 }
 
 function shortened(text) {
@@ -190,5 +190,5 @@ function longText(text) {
 }
 
 function stackTrace(text) {
-  return element("details", { class: "stack" }, element("summary", {}, "Stack trace"), element("pre", { tabindex: "0" }, text));
+  return element("details", { class: "stack" }, element("summary", {}, "Stack trace"), element("pre", { tabindex: "0" }, visible(text)));
 }

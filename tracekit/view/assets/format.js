@@ -38,6 +38,15 @@ function formatTime(ms) {
   return `${DAY.format(date)} ${CLOCK.format(date)}.${String(date.getMilliseconds()).padStart(3, "0")}`;
 }
 
+// Controls, marks that turn the direction of text around, and whatever else is not seen, but for line ends and tabs; the
+// joiners stay, which letters and emoji need.
+const UNSEEN = /[^\P{C}\n\t\u200c\u200d]|[\u2028\u2029]/gu;
+
+/** The text with what is not seen in it written out: nobody's text may rearrange what stands beside it. */
+function visible(text) {
+  return text.replace(UNSEEN, (found) => `\\u{${found.codePointAt(0).toString(16)}}`);
+}
+
 /** (1200, "span") -> "1,200 spans" */
 function formatCount(count, noun) {
   return `${count.toLocaleString("en")} ${noun}${count === 1 ? "" : "s"}`;

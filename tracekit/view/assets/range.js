@@ -165,7 +165,7 @@ class Range {
     if (key === this.pictureKey) return;
     this.pictureKey = key;
     const context = prepareCanvas(this.picture, width, height);
-    const step = Math.max(Math.min((height - 4) / spans.length, 5), 0.1);
+    const step = Math.min((height - 4) / spans.length, 5);
     spans.forEach((span, index) => {
       context.fillStyle = this.theme.colour(span.status === ERROR ? "--error" : this.colours.of(span.service));
       const x = (span.start / this.total) * width;

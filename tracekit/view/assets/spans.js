@@ -10,8 +10,10 @@ function readRow(row, resources) {
   const [traceId, id, parentId, name, kind, ms, ns, duration, status, description, resource, scope, isRemote,
     attributes, events, links, eventCount, linkCount] = row;
   return {
-    traceId, id, parentId, name, kind, ms, ns, status, description, scope, isRemote, attributes, events, links,
-    eventCount, linkCount,
+    traceId, id, parentId, kind, ms, ns, status, isRemote, attributes, events, links, eventCount, linkCount,
+    name: visible(name),
+    description: visible(description),
+    scope: visible(scope),
     duration: Math.max(duration ?? 0, 0),
     isOpen: duration === null,
     resource: resources.get(resource)?.attributes ?? [],
@@ -171,7 +173,7 @@ class Traces {
 
   /** Add resources as [number, row] and span rows; return the new spans. */
   add(resources, rows) {
-    for (const [number, [service, attributes]] of resources) this.resources.set(number, { service, attributes });
+    for (const [number, [service, attributes]] of resources) this.resources.set(number, { service: visible(service), attributes });
     const added = [];
     for (const row of rows) {
       const span = readRow(row, this.resources);

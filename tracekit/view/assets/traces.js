@@ -145,9 +145,9 @@ class TraceList {
     const isFailed = trace.errors > 0;
     parts.name.textContent = trace.name;
     parts.took.textContent = formatDuration(trace.duration);
-    parts.dots.replaceChildren(...services.slice(0, 4).map((service) => this.#dot(service)));
-    parts.what.textContent = `${services.length === 1 ? services[0] || "(no service)" : formatCount(services.length, "service")} · ` +
-      formatCount(trace.spans.length, "span");
+    parts.dots.replaceChildren(...services.slice(0, 6).map((service) => this.#dot(service)));
+    // With several, their colours must do.
+    parts.what.textContent = (services.length === 1 ? `${services[0] || "(no service)"} · ` : "") + formatCount(trace.spans.length, "span");
     parts.badge.textContent = this.search.isActive ? `${trace.matches.toLocaleString("en")} found` :
       isFailed ? formatCount(trace.errors, "error") : "";
     parts.badge.className = `badge${this.search.isActive ? " found" : ""}`;
@@ -155,7 +155,7 @@ class TraceList {
     parts.when.title = formatTime(trace.ms);
     parts.gauge.firstChild.style.width = `${Math.max(this.longest ? (trace.duration / this.longest) * 100 : 0, 0.5)}%`;
     row.classList.toggle("failed", isFailed);
-    row.setAttribute("aria-label", `${trace.name}, ${formatDuration(trace.duration)}, ${parts.what.textContent}` +
+    row.setAttribute("aria-label", `${trace.name}, ${formatDuration(trace.duration)}, ${services.join(", ")}, ${formatCount(trace.spans.length, "span")}` +
       (isFailed ? `, ${formatCount(trace.errors, "error")}` : ""));
   }
 
