@@ -119,6 +119,12 @@ def _decorate(target: Any, *, name: str | None, options: Options) -> Any:
 
 
 def _decorate_callable(target: Any, name: str | None, options: Options) -> Any:
+    if isinstance(target, classmethod):  # and is none: what others' decorators make of one
+        msg = (
+            f"traced got {_shown(cast('object', target))}, which only passes for a class method, expected one. "
+            f"Write @traced below the decorator that made it."
+        )
+        raise InstrumentationError(msg)
     operation = Operation(target, name, own_text(target, "__module__") or "", options)
     traced_as = operation_of(target)
     if traced_as is not None and traced_as.name == operation.name:

@@ -3,13 +3,21 @@ Tracing of code that somebody else wrote: `trace_callable`, `trace_module`. Noth
 
 What is put in place is what `@traced` makes, so names, attributes, outcomes and kinds are the same. Each replacement is
 a layer on what stood there before; layers come off in any order.
+
+wrapt is for members that bind to classes and instances in a way of their own, such as what its own decorators make of
+class methods: a proxy passes their binding on. For all else a plain function is cheaper, is pickled by name, and stays
+what `inspect` says that it is; wrapt's import hooks can neither be taken back nor see a reload.
 """
 
 from __future__ import annotations
 
+import functools
+import inspect
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import suppress
+from inspect import Parameter, Signature
 from typing import TYPE_CHECKING, Any, Final, cast, final
 
 from tracekit._decorator import traced
@@ -21,7 +29,6 @@ from tracekit.instrumentation.imports import unwatch, watch
 from tracekit.instrumentation.places import Patterns, Place, find_callable, find_members, function_of
 
 if TYPE_CHECKING:
-    from opentelemetry.trace import Tracer
     from typing_extensions import Unpack
 
     from tracekit._operation import Operation, Options
@@ -146,7 +153,7 @@ class _Tracing:
             if not below:
                 return None
             beneath = below.pop(0).original
-        return _Layer(place, original, replacement, self)
+        return _Layer(place, original, *replacement, self)
 
     def _on_import(self) -> None:
         try:
@@ -170,15 +177,15 @@ class _Layer:
 
     __slots__ = ("is_live", "operation", "original", "place", "replacement", "tracing", "was_own")
 
-    def __init__(self, place: Place, original: Any, replacement: Any, tracing: _Tracing) -> None:
+    def __init__(self, place: Place, original: Any, replacement: Any, operation: Operation, tracing: _Tracing) -> None:
         self.place = place
         self.original = original
         self.replacement = replacement
         self.tracing = tracing
         self.was_own = place.attribute in place.own
         self.is_live = True
-        self.operation = cast("Operation", operation_of(function_of(replacement)))
-        self.operation.tracer = _outside_machinery(self.operation.tracer)
+        self.operation = operation
+        self.operation.gate = _outside_machinery
 
     def put_on(self) -> None:
         """Replace what stands there."""
@@ -192,7 +199,7 @@ class _Layer:
     def take_off(self) -> None:
         """Trace no more; put back what was replaced, unless somebody has put something on top."""
         self.is_live = False
-        self.operation.tracer = _no_tracer
+        self.operation.gate = _closed
         owner, attribute = self.place.owner, self.place.attribute
         # Also what this one stood on, if that was undone before.
         for layer in list(_layers_of(self.place.own.get(attribute))):
@@ -218,61 +225,113 @@ def _layers_of(member: Any) -> Iterator[_Layer]:
         member = layer.original
 
 
-def _replacement(member: Any, place: Place, options: Options) -> Any:
-    """Return *member* traced, None if it is traced as this operation."""
+def _replacement(member: Any, place: Place, options: Options) -> tuple[Any, Operation] | None:
+    """Return *member* traced and the operation it is traced as, None if it is traced as that already."""
     target = _checked_callable(member, place)
+    if target is None:
+        return _rebinding(member, place, options)
     replacement = cast("Any", traced)(place.span_name, **options)(target)
     if function_of(replacement) is function_of(target):
         return None
+    operation = cast("Operation", operation_of(function_of(replacement)))
     # What did not bind to an instance must not begin to.
     binds = not isinstance(place.owner, type) or _has_get(member)
-    return replacement if binds else staticmethod(replacement)
+    return (replacement if binds else staticmethod(replacement)), operation
 
 
 def _checked_callable(member: Any, place: Place) -> Any:
-    """Return what to decorate for *member*: itself, or a callable that takes the instance first."""
+    """Return what to decorate for *member*: itself, or what takes the instance first; None if it binds by itself."""
     found, advice = f"of type {type(member).__name__}", ""
     if isinstance(member, type):
         found, advice = "a class", f" Write '{place.path}.method', or trace_module."
     elif issubclass(type(member), (staticmethod, classmethod)):
         return member
-    elif callable(member):
-        if not isinstance(place.owner, type) or not _has_get(member):
-            return member
+    elif isinstance(place.owner, type) and _has_get(member):
         # As the class gives it: decorators with a binding of their own (wrapt's) then expect the instance as first.
-        unbound = cast("Any", member).__get__(None, place.owner)
+        unbound = _bound(member, place.owner)
         is_proxy = isinstance(member, (staticmethod, classmethod))
-        if getattr(unbound, "__self__", None) is None and not is_proxy:
+        if callable(member) and getattr(unbound, "__self__", None) is None and not is_proxy:
             return unbound
-        found += ", which binds to the class in its own way"
+        is_callable = inspect.isroutine(unbound) or issubclass(type(unbound), functools.partial)
+        if is_callable and not inspect.isasyncgenfunction(unbound):
+            return None
+    elif callable(member):
+        return member
     msg = f"{place.path} is {found}, expected a function or method.{advice}"
     raise InstrumentationError(msg)
+
+
+def _bound(member: Any, owner: type[Any]) -> Any:
+    try:
+        return member.__get__(None, owner)
+    except Exception:  # noqa: BLE001  # a descriptor of the user's, for instances only
+        return None
+
+
+def _rebinding(member: Any, place: Place, options: Options) -> tuple[Any, Operation] | None:
+    """
+    Return *member*, which binds to classes and instances in its own way, with all that it gives them traced.
+
+    Only wrapt's proxies do that: they hand on the binding of whatever they wrap, and are told of each call.
+    """
+    import wrapt
+
+    before = _layers.get(id(member))
+    call = cast("Any", traced)(place.span_name, **options)(_caller_of(member, place.owner))
+    operation = operation_of(call)
+    if operation is None or (before is not None and before.is_live and before.operation.name == operation.name):
+        return None
+
+    def wrapper(wrapped: Any, _instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return call(wrapped, *args, **kwargs)
+
+    return cast("Any", wrapt).FunctionWrapper(member, wrapper), operation
+
+
+def _caller_of(member: Any, owner: type[Any]) -> Callable[..., Any]:
+    """Return what calls its first argument, *member* bound, with the others: of its kind, with its parameters."""
+
+    def call(bound: Any, /, *args: Any, **kwargs: Any) -> Any:
+        return bound(*args, **kwargs)
+
+    async def call_later(bound: Any, /, *args: Any, **kwargs: Any) -> Any:
+        return await bound(*args, **kwargs)
+
+    def iterate(bound: Any, /, *args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
+        return (yield from cast("Generator[Any, Any, Any]", bound(*args, **kwargs)))
+
+    unbound = _bound(member, owner)
+    kinds = ((inspect.iscoroutinefunction, call_later), (inspect.isgeneratorfunction, iterate))
+    caller: Any = next((caller for is_kind, caller in kinds if is_kind(unbound)), call)
+    functools.update_wrapper(caller, unbound, ("__module__", "__name__", "__qualname__", "__doc__"), ())
+    own = Parameter("bound", Parameter.POSITIONAL_ONLY)
+    with suppress(TypeError, ValueError):  # some that are written in C do not tell, or have a `bound` of their own
+        parameters = list(inspect.signature(unbound).parameters.values())
+        takes_instance = inspect.isfunction(unbound) and not isinstance(member, staticmethod)
+        caller.__signature__ = Signature([own, *parameters[takes_instance:]])
+    return cast("Callable[..., Any]", caller)
 
 
 def _has_get(member: Any) -> bool:
     return hasattr(cast("Any", type(member)), "__get__")
 
 
-def _outside_machinery(tracer: Callable[[], Tracer | None]) -> Callable[[], Tracer | None]:
-    """Return *tracer*, None for calls from what makes and sends spans itself."""
-
-    def tracer_for_caller() -> Tracer | None:
-        # Above this one: `start`, the wrapper, and who called that.
-        caller = sys._getframe(2).f_back  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  # as logging does
-        for _ in range(_MACHINERY_DEPTH):
-            if caller is None:
-                break
-            module: Any = caller.f_globals.get("__name__")
-            if module.__class__ is str and module.startswith(_MACHINERY) and module not in _WRAPPERS:
-                return None
-            caller = caller.f_back
-        return None if is_quiet() else tracer()
-
-    return tracer_for_caller
+def _outside_machinery() -> bool:
+    """Tell whether a call is to be traced: those from what makes and sends spans itself are not."""
+    # Above this one: two of `_span`, the wrapper, and who called that.
+    caller = sys._getframe(3).f_back  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  # as logging does
+    for _ in range(_MACHINERY_DEPTH):
+        if caller is None:
+            break
+        module: Any = caller.f_globals.get("__name__")
+        if module.__class__ is str and module.startswith(_MACHINERY) and module not in _WRAPPERS:
+            return False
+        caller = caller.f_back
+    return not is_quiet()
 
 
-def _no_tracer() -> None:
-    """Return no tracer: no span is made."""
+def _closed() -> bool:
+    return False
 
 
 def _checked_path(given: object, what: str, example: str, *, at_least: int) -> list[str]:
