@@ -51,7 +51,7 @@ def main() -> None:
             show(table)
             measured.append(table)
         if measured:
-            print(f"\nSaved as {save(name, measured, options.results, quick=options.quick)}")
+            print(f"\nSaved as {save(name, measured, options.results, whole=effort.is_whole)}")
 
 
 if __name__ == "__main__":

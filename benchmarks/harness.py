@@ -44,6 +44,11 @@ class Effort:
     rounds: int | None = None
     only: str = ""
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether what comes out may be quoted."""
+        return not self.quick and self.rounds is None and not self.only
+
     def turns(self, thorough: int, quick: int) -> int:
         """Return how many turns each case gets."""
         return self.rounds or (quick if self.quick else thorough)

@@ -141,8 +141,8 @@ def _found(verdict: Mapping[str, Any] | None) -> str:
     return f"{median} ({low} - {high})" + ("" if verdict["holds"] else " **missed**")
 
 
-def _verdicts(table: Mapping[str, Any]) -> dict[tuple[str, str], Any]:
-    return {(verdict["case"], verdict["to"]): verdict for verdict in table["targets"]}
+def _verdicts(table: Mapping[str, Any]) -> dict[tuple[str, str, str], Any]:
+    return {(verdict["case"], verdict["to"], verdict["by"]): verdict for verdict in table["targets"]}
 
 
 def _in_order(results: Results) -> list[str]:

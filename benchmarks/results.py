@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 RESULTS: Final = Path(__file__).parent / "results"
 
 
-def save(name: str, tables: Sequence[Table], into: Path, *, quick: bool) -> Path:
+def save(name: str, tables: Sequence[Table], into: Path, *, whole: bool) -> Path:
     """Write what was measured, where and with what; return the file."""
     into.mkdir(exist_ok=True)
     now = datetime.now(timezone.utc)
@@ -25,7 +25,7 @@ def save(name: str, tables: Sequence[Table], into: Path, *, quick: bool) -> Path
     result = {
         "benchmark": name,
         "time": now.isoformat(timespec="seconds"),
-        "quick": quick,
+        "whole": whole,
         "machine": machine(),
         "versions": versions(),
         "tables": [table.as_json() for table in tables],
@@ -35,11 +35,11 @@ def save(name: str, tables: Sequence[Table], into: Path, *, quick: bool) -> Path
 
 
 def newest(results: Path) -> dict[str, dict[str, Any]]:
-    """Return the newest result of each benchmark, by interpreter ("3.11") and benchmark, quick ones left out."""
+    """Return the newest whole result of each benchmark, by interpreter ("3.11") and benchmark."""
     found: dict[str, dict[str, Any]] = {}
     for path in sorted(results.glob("*.json"), key=lambda path: path.stem.rpartition("-")[2]):
         result = json.loads(path.read_text(encoding="utf-8"))
-        if result.get("quick") is False:
+        if result.get("whole"):
             python = ".".join(result["machine"]["python"].split()[-1].split(".")[:2])
             found.setdefault(python, {})[result["benchmark"]] = result
     return dict(sorted(found.items()))

@@ -130,8 +130,12 @@ def asked_of(verdict: Mapping[str, Any], unit: str) -> str:
     """Return what a verdict's target asks: `at most 0.12 x by hand`."""
     bound = "at least" if verdict["at_least"] else "at most"
     if verdict["by"] == "more":
-        return f"{bound} {verdict['limit']:.3g} {unit} more than {verdict['to']}"
-    return f"{bound} {verdict['limit']:.3g} x {verdict['to']}"
+        return f"{bound} {_limit(verdict)} {unit} more than {verdict['to']}"
+    return f"{bound} {_limit(verdict)} x {verdict['to']}"
+
+
+def _limit(verdict: Mapping[str, Any]) -> str:
+    return f"{verdict['limit']:,.3g}" if verdict["limit"] < 1_000 else plain(verdict["limit"])  # noqa: PLR2004  # digits
 
 
 def show(table: Table) -> None:
