@@ -37,10 +37,12 @@ LAYERS: Final = (
     ("_carriers",),
     ("_naming", "propagation"),
     ("_extractors",),
+    ("_signature",),
     ("_parameters",),
+    ("_reading",),
     ("_extraction",),
     ("_operation",),
-    ("_exceptions",),
+    ("_exceptions", "_relations"),
     ("_span",),
     ("_current", "_generators"),
     ("_wrappers", "_block"),
@@ -88,9 +90,9 @@ def _modules() -> Iterator[Module]:
 MODULES: Final = tuple(_modules())
 ROW: Final = {room: number for number, row in enumerate(LAYERS) for room in row}
 
-# The pipeline's end knows nothing of how spans are made.
+# The pipeline's end knows nothing of how spans are made. (The engine does: it makes those of operations.)
 MAKING_SPANS: Final = range(ROW["_naming"], ROW["_decorator"] + 1)
-ENDING_SPANS: Final = LAYERS[ROW["sampling"]]
+ENDING_SPANS: Final = ("sampling", "export")
 
 
 def _imports(module: Module) -> Iterator[Import]:

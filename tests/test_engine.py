@@ -368,5 +368,5 @@ def test_configure_makes_its_spans_with_the_engine() -> None:
     with tracekit.configure(service="shop", exporter="memory") as tracing:
         with tracekit.traced_block("orders.create"):
             span = trace_api.get_current_span()
-        assert type(span).__module__ == "tracekit.recording.span"
+        assert type(span).__module__.startswith("tracekit.recording.")
         assert [span.name for span in tracing.spans] == ["orders.create"]

@@ -17,8 +17,6 @@ from tracekit._naming import module_service
 from tracekit._operation import Kind, Operation, Options
 from tracekit._span import ActiveSpan, start
 
-_NO_ARGUMENTS: Final[dict[str, Any]] = {}
-
 
 @final
 class traced_block:  # noqa: N801  # reads as a verb where it is used
@@ -97,9 +95,10 @@ class traced_block:  # noqa: N801  # reads as a verb where it is used
             enclosing = current_context().get(ACTIVE_KEY)
             if isinstance(enclosing, ActiveSpan) and enclosing.service:
                 operation = _operation_of(self._name, (enclosing.service, *self._options[1:]))
-        active = start(operation, (), _NO_ARGUMENTS, self._attributes)
+        active = start(operation, (), self._attributes)
         if active is None:
-            return trace_api.INVALID_SPAN
+            # Below a span that is not sampled: that one.
+            return trace_api.get_current_span()
         self._entered[active] = threading.get_ident()
         return active.span
 

@@ -56,7 +56,7 @@ class Settings:
 class Runtime:
     """The one holder of global state: settings, and a provider that comes before OpenTelemetry's global one."""
 
-    __slots__ = ("_captures", "_configured", "_lock", "_provider", "_setup", "_tracer", "_tracer_of", "settings")
+    __slots__ = ("_captures", "_configured", "_lock", "_provider", "_setup", "settings", "state")
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
@@ -66,13 +66,18 @@ class Runtime:
         self._captures: list[TracerProvider] = []
         # The last of those: what calls read.
         self._provider: TracerProvider | None = None
-        self._tracer: Tracer | None = None
-        self._tracer_of: TracerProvider | None = None
+        # Another object after each change: by it a call sees, with one comparison, that nothing has changed.
+        self.state = object()
 
     @property
     def provider(self) -> TracerProvider | None:
         """The provider set here, else OpenTelemetry's global one, else None."""
         return self._provider or _global_provider()
+
+    @property
+    def is_set(self) -> bool:
+        """Whether the provider was set here: then it is the same until `state` is another."""
+        return self._provider is not None
 
     @property
     def setup(self) -> partial[Any] | None:
@@ -128,24 +133,7 @@ class Runtime:
 
     def _choose(self) -> None:
         self._provider = self._captures[-1] if self._captures else self._configured
-
-    def tracer(self) -> Tracer | None:
-        """Return the tracer for the next span, or None where no provider is set: then no span is made."""
-        provider = self._provider or _global_provider()
-        if provider is not None and provider is self._tracer_of:
-            return self._tracer
-        return self._look_up(provider)
-
-    def _look_up(self, provider: TracerProvider | None) -> Tracer | None:
-        if provider is None:
-            return None
-        tracer = tracer_of(provider)
-        with self._lock:
-            # Cleared first: a reader between the two writes must not pair the new provider with the old tracer.
-            self._tracer_of = None
-            self._tracer = tracer
-            self._tracer_of = provider
-        return tracer
+        self.state = object()
 
 
 def tracer_of(provider: TracerProvider) -> Tracer | None:

@@ -37,17 +37,17 @@ def enclosing(context: Context) -> Iterator[tuple[Any, Context]]:
     active: Any = context.get(ACTIVE_KEY)
     while active is not None and id(active) not in seen:
         seen.add(id(active))
-        context = active._previous  # noqa: SLF001  # only here, and ActiveSpan is of a layer above
+        context = active.outside
         yield active, context
         active = context.get(ACTIVE_KEY)
 
 
 def has_left(active: Any) -> bool:
     """Tell whether the active span *active* was left."""
-    return active._previous is LEFT  # noqa: SLF001  # as above
+    return active.outside is LEFT
 
 
 def come_back_to(active: Any, context: Context, *, instead_of: Context) -> None:
     """Have the active span *active* put *context* in place when it is left, if that were *instead_of*."""
-    if active._previous is instead_of:  # noqa: SLF001  # as above
-        active._previous = context  # noqa: SLF001  # as above
+    if active.outside is instead_of:
+        active.outside = context

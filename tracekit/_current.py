@@ -22,8 +22,9 @@ from tracekit._attributes import AttributeValue, attribute_items, attribute_name
 from tracekit._config import runtime
 from tracekit._context import ACTIVE_KEY, current_context
 from tracekit._diagnostics import FORGIVEN, forgive, report_failure
+from tracekit._relations import link_to
 from tracekit._semconv import ERROR_TYPE
-from tracekit._span import ActiveSpan, link_to
+from tracekit._span import ActiveSpan
 
 _CURRENT: Final = "the current span"
 

@@ -19,6 +19,7 @@ from tracekit._context import current_context, enclosing
 from tracekit._diagnostics import FORGIVEN, forgive
 from tracekit._scalars import CUT, type_name
 from tracekit._semconv import EVENT_EXCEPTION, EXCEPTION_MESSAGE, EXCEPTION_STACKTRACE, EXCEPTION_TYPE
+from tracekit._signature import WRAPPER_FILE
 
 STACK_LIMIT: Final = 64 * 1024
 _MAX_FRAMES: Final = 200
@@ -243,7 +244,8 @@ def _chain(exc: BaseException) -> Iterator[tuple[BaseException, str]]:
 def _frames(start: TracebackType) -> Iterator[tuple[Any, int]]:
     for frame, line in traceback.walk_tb(start):
         file = frame.f_code.co_filename
-        if not (file.startswith(_OWN_ROOM) and os.path.basename(file).startswith("_")):  # noqa: PTH119  # as above
+        is_ours = file.startswith(_OWN_ROOM) and os.path.basename(file).startswith("_")  # noqa: PTH119  # as above
+        if not is_ours and file != WRAPPER_FILE:
             yield frame, line
 
 

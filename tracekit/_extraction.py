@@ -1,7 +1,7 @@
 """
 What one operation records of its arguments and its result: options checked and compiled when decorating.
 
-Nothing here runs before the span is known to record, and nothing here raises at call time.
+What is compiled here runs in `_reading`.
 """
 
 from __future__ import annotations
@@ -12,23 +12,22 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from typing import Any, Final, TypeAlias, cast, final
 
-from tracekit._attributes import AttributeValue, attribute_items, judged, put, put_scalar, scalar_value
+from tracekit._attributes import attribute_items, put, put_scalar
 from tracekit._config import Settings
 from tracekit._diagnostics import FORGIVEN, forgive
 from tracekit._extractors import Path, follow
 from tracekit._parameters import Parameters
+from tracekit._reading import Attributes, FreeReader, Reading, ValueReader, Values
 from tracekit._redaction import REDACTED
 from tracekit._semconv import RETURN_VALUE
 from tracekit.errors import InstrumentationError
 
-Attributes: TypeAlias = "dict[str, AttributeValue]"
-_Values: TypeAlias = "tuple[Any, ...]"
-_ArgumentReader: TypeAlias = Callable[[_Values, Settings, Attributes], None]
 _ResultReader: TypeAlias = Callable[[Any, Settings, Attributes], None]
 
 # Of the extra keyword arguments: a span's fixed attributes must not be dropped for them.
 _MAX_KEYWORDS: Final = 64
 _WHOLE: Final = "attributes"
+_ALL: Final = slice(None)
 
 
 @final
@@ -47,7 +46,7 @@ class Extraction:
         InstrumentationError: An option is malformed or asks for what the callable does not have.
     """
 
-    __slots__ = ("_argument_readers", "_by_default", "_name", "_parameters", "_result_readers", "constants")
+    __slots__ = ("_argument_readers", "_by_default", "_name", "_result_readers", "constants", "parameters")
 
     def __init__(
         self,
@@ -58,9 +57,9 @@ class Extraction:
         capture_result: object = None,
     ) -> None:
         self._name = name
-        self._parameters = Parameters(func)
+        self.parameters = Parameters(func)
         self.constants: dict[str, Any] = {}
-        self._argument_readers: list[_ArgumentReader] = []
+        self._argument_readers: list[ValueReader | FreeReader] = []
         self._result_readers: list[_ResultReader] = []
 
         for part in self._parts(attributes):
@@ -69,33 +68,23 @@ class Extraction:
             else:
                 for key, value in cast("Mapping[str, object]", part).items():
                     self._add(key, value)
-        for parameter, key in self._parameters.marked.items():
+        for parameter, key in self.parameters.marked.items():
             self._argument_readers.append(self._path(key, Path(parameter, of_result=False)))
         self._add_captured(capture)
         self._add_result(capture_result)
-        self._by_default = capture is None and attributes is None and not self._parameters.marked
+        self._by_default = capture is None and attributes is None and not self.parameters.marked
 
     @property
     def reads_result(self) -> bool:
         """Whether the return value is asked for anything."""
         return bool(self._result_readers)
 
-    def of_arguments(self, args: _Values, kwargs: dict[str, Any], settings: Settings) -> Attributes:
-        """Return the attributes of a call with *args* and *kwargs*; those that fail are left out and counted."""
-        attributes: Attributes = {}
-        by_default = self._by_default and settings.capture_arguments
-        if not by_default and not self._argument_readers:
-            return attributes
-        try:
-            values = self._parameters.bind(*args, **kwargs)
-        except TypeError:
-            # A wrong call: Python is about to say so itself.
-            return attributes
-        if by_default:
-            self._scalars(values, settings, attributes)
-        for reader in self._argument_readers:
-            reader(values, settings, attributes)
-        return attributes
+    def reading(self, settings: Settings, *, is_needed: bool = True) -> Reading:
+        """Return how the arguments of a call are read under *settings*."""
+        readers = self._argument_readers
+        if self._by_default and settings.capture_arguments:
+            readers = [*self._scalars(), *readers]
+        return Reading(self._name, self.parameters, readers if is_needed else (), settings)
 
     def of_result(self, result: Any, settings: Settings) -> Attributes:
         """Return the attributes of *result*; those that fail are left out and counted."""
@@ -104,14 +93,14 @@ class Extraction:
             reader(result, settings, attributes)
         return attributes
 
-    def option(self, given: object, name: str) -> Callable[[_Values, dict[str, Any]], Any]:
+    def option(self, given: object, name: str) -> Callable[[Values], Any]:
         """
-        Return what reads the option *given* (an extractor, a path or a plain value) for a call; None where it fails.
+        Return what reads the option *given* (an extractor, a path or a plain value) of a call; None where it fails.
 
         Raises:
             InstrumentationError: It asks for a parameter there is not.
         """
-        read: Callable[[_Values], Any]
+        read: Callable[[Values], Any]
         if isinstance(given, Path):
             read = self._follower(given, name)
         elif callable(given):
@@ -123,11 +112,11 @@ class Extraction:
             raise InstrumentationError(msg)
         else:
             read = lambda _values: given  # noqa: E731  # one of four
-        operation, bind = self._name, self._parameters.bind
+        operation, bound = self._name, self.parameters.bound
 
-        def option(args: _Values, kwargs: dict[str, Any]) -> Any:
+        def option(values: Values) -> Any:
             try:
-                return read(bind(*args, **kwargs))
+                return read(bound(values))
             except FORGIVEN as error:  # user code, or a wrong call
                 forgive(operation, name, error)
                 return None
@@ -162,32 +151,34 @@ class Extraction:
         else:
             self.constants[key] = value
 
-    def _path(self, key: str, path: Path) -> _ArgumentReader:
+    def _path(self, key: str, path: Path) -> ValueReader:
         get, name, source = self._follower(path, f"attributes[{key!r}]"), self._name, path.text
 
-        def read(values: _Values, settings: Settings, attributes: Attributes) -> None:
+        def read(values: Values, settings: Settings, attributes: Attributes) -> None:
             try:
                 if settings.redactor.hides(source):
                     attributes[key] = REDACTED
                     return
                 put(attributes, key, get(values), settings.redactor, settings.string_limit, name)
             except FORGIVEN as error:  # user objects on the way
-                forgive(name, f"attribute {key!r}, {path!r},", error)
+                forgive(name, f"attribute {key!r}", error)
 
-        return read
+        if path.text in self.parameters.names:
+            return ValueReader(key, self.parameters.names.index(path.text), None, (source,), read)
+        return ValueReader(key, _ALL, get, (source,), read)
 
-    def _follower(self, path: Path, option: str) -> Callable[[_Values], Any]:
+    def _follower(self, path: Path, option: str) -> Callable[[Values], Any]:
         """Return what follows *path* from an argument."""
         parameter, steps = path.text.partition(".")[0], path.steps[1:]
         self._require(parameter, option, f"arg('{'.'.join(('{}', *steps))}')")
-        get = self._parameters.getter(parameter)
+        get = self.parameters.getter(parameter)
         return lambda values: follow(get(values), steps)
 
-    def _extractor(self, key: str, extractor: Callable[..., Any]) -> _ArgumentReader:
+    def _extractor(self, key: str, extractor: Callable[..., Any]) -> ValueReader:
         call, name = self._caller(extractor, f"attributes[{key!r}]"), self._name
         asked = self._asked(extractor)
 
-        def read(values: _Values, settings: Settings, attributes: Attributes) -> None:
+        def read(values: Values, settings: Settings, attributes: Attributes) -> None:
             try:
                 value = call(values)
                 if any(map(settings.redactor.hides, asked)) and type(value) is not bool:
@@ -197,13 +188,16 @@ class Extraction:
             except FORGIVEN as error:  # user code
                 forgive(name, f"attribute {key!r}", error)
 
-        return read
+        if self._asks_for_one(extractor):
+            # The usual lambda is given its argument without more ado.
+            return ValueReader(key, self.parameters.names.index(asked[0]), extractor, asked, read)
+        return ValueReader(key, _ALL, call, asked, read)
 
-    def _whole(self, extractor: Callable[..., Any]) -> _ArgumentReader:
+    def _whole(self, extractor: Callable[..., Any]) -> FreeReader:
         call, name = self._caller(extractor, _WHOLE), self._name
         asked = self._asked(extractor)
 
-        def read(values: _Values, settings: Settings, attributes: Attributes) -> None:
+        def read(values: Values, settings: Settings, attributes: Attributes) -> None:
             try:
                 items: Mapping[Any, Any] = call(values)
                 if any(map(settings.redactor.hides, asked)):
@@ -216,40 +210,43 @@ class Extraction:
 
     def _asked(self, extractor: Callable[..., Any]) -> tuple[str, ...]:
         """Return the names of the arguments that *extractor* asks for."""
-        names = self._parameters.names
+        names = self.parameters.names
         return tuple(name for name in inspect.signature(extractor).parameters if name in names)
 
-    def _caller(self, extractor: Callable[..., Any], option: str) -> Callable[[_Values], Any]:
+    def _asks_for_one(self, extractor: Callable[..., Any]) -> bool:
+        parameters = list(inspect.signature(extractor).parameters.values())
+        return len(parameters) == 1 and (
+            parameters[0].kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
+            and parameters[0].name in self.parameters.names
+        )
+
+    def _caller(self, extractor: Callable[..., Any], option: str) -> Callable[[Values], Any]:
         """Return what calls *extractor* with the arguments it asks for by name."""
         if inspect.iscoroutinefunction(extractor):
             msg = f"{option} of {self._name} got the coroutine function {extractor!r}, expected a plain one."
             raise InstrumentationError(msg)
-        positional: list[Callable[[_Values], Any]] = []
-        by_keyword: dict[str, Callable[[_Values], Any]] = {}
+        positional: list[Callable[[Values], Any]] = []
+        by_keyword: dict[str, Callable[[Values], Any]] = {}
         everything = False
         asked = _extractor_parameters(extractor, option, self._name)
         for parameter in asked:
             if parameter.kind is inspect.Parameter.VAR_KEYWORD:
                 everything = True
             elif parameter.kind is inspect.Parameter.VAR_POSITIONAL or (
-                parameter.name not in self._parameters.names and parameter.default is not inspect.Parameter.empty
+                parameter.name not in self.parameters.names and parameter.default is not inspect.Parameter.empty
             ):
                 continue
             else:
                 self._require(parameter.name, option, "lambda {0}: ...")
-                get = self._parameters.getter(parameter.name)
+                get = self.parameters.getter(parameter.name)
                 if parameter.kind is inspect.Parameter.POSITIONAL_ONLY:
                     positional.append(get)
                 else:
                     by_keyword[parameter.name] = get
-        if len(asked) == 1 and asked[0].kind is inspect.Parameter.POSITIONAL_OR_KEYWORD and by_keyword:
-            # The usual lambda: 1 µs less than the general case.
-            get_one = by_keyword[asked[0].name]
-            return lambda values: extractor(get_one(values))
         if everything:
-            by_keyword = {name: self._parameters.getter(name) for name in self._parameters.names} | by_keyword
+            by_keyword = {name: self.parameters.getter(name) for name in self.parameters.names} | by_keyword
 
-        def call(values: _Values) -> Any:
+        def call(values: Values) -> Any:
             return extractor(*[get(values) for get in positional], **{k: get(values) for k, get in by_keyword.items()})
 
         return call
@@ -260,7 +257,7 @@ class Extraction:
         if capture is None or capture is False:
             return
         if capture is True:
-            self._argument_readers.append(self._scalars)
+            self._argument_readers += self._scalars()
             return
         if not isinstance(capture, (tuple, list, set, frozenset)):
             example = capture if isinstance(capture, str) else "order_id"
@@ -270,29 +267,32 @@ class Extraction:
             raise InstrumentationError(msg)
         for parameter in cast("Sequence[str]", capture):
             self._require(parameter, "capture", "capture=('{}',)")
-            if self._parameters.receiver is not None and parameter == self._parameters.names[0]:
+            if self.parameters.receiver is not None and parameter == self.parameters.names[0]:
                 self.constants[parameter] = REDACTED
             else:
                 self._argument_readers.append(self._path(parameter, Path(parameter, of_result=False)))
 
-    def _scalars(self, values: _Values, settings: Settings, attributes: Attributes) -> None:
-        names, receiver, keywords = self._parameters.names, self._parameters.receiver, self._parameters.keywords
-        limit, redactor = settings.string_limit, settings.redactor
-        for index, value in enumerate(values):
-            if index == receiver:
-                continue
-            if index == keywords:
-                # Names that no signature has checked: anything at all.
-                for name, item in islice(value.items(), _MAX_KEYWORDS):
-                    put_scalar(attributes, name, item, redactor, limit, self._name)
-                continue
-            clean = scalar_value(value, limit, redactor)
-            if clean is not None:
-                name = names[index]
-                if redactor.hides(name):
-                    attributes[name] = REDACTED
-                else:
-                    attributes[name] = judged(name, clean, limit, redactor) if redactor.reads_values else clean
+    def _scalars(self) -> list[ValueReader | FreeReader]:
+        parameters = self.parameters
+        return [
+            self._keywords(index) if index == parameters.keywords else self._scalar(index, name)
+            for index, name in enumerate(parameters.names)
+            if index != parameters.receiver
+        ]
+
+    def _scalar(self, index: int, name: str) -> ValueReader:
+        def read(values: Values, settings: Settings, attributes: Attributes) -> None:
+            put_scalar(attributes, name, values[index], settings.redactor, settings.string_limit, self._name)
+
+        return ValueReader(name, index, None, (), read, is_scalar=True)
+
+    def _keywords(self, index: int) -> FreeReader:
+        def read(values: Values, settings: Settings, attributes: Attributes) -> None:
+            # Names that no signature has checked: anything at all.
+            for name, item in islice(values[index].items(), _MAX_KEYWORDS):
+                put_scalar(attributes, name, item, settings.redactor, settings.string_limit, self._name)
+
+        return read
 
     # --- results -----------------------------------------------------------------------------------------------------
 
@@ -349,9 +349,9 @@ class Extraction:
         return read
 
     def _require(self, parameter: object, option: str, writing: str) -> None:
-        if isinstance(parameter, str) and parameter in self._parameters:
+        if isinstance(parameter, str) and parameter in self.parameters:
             return
-        names = self._parameters.names
+        names = self.parameters.names
         has = ", ".join(names) or "no parameters"
         close = difflib.get_close_matches(str(parameter), names, n=1, cutoff=0) or names[-1:]
         example = writing.format(*close) if close else "a constant"

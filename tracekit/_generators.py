@@ -9,14 +9,75 @@ consumer's back, so the consumer may step, close or drop the generator in any ta
 
 from __future__ import annotations
 
-import inspect
 import sys
-import types
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from collections.abc import AsyncGenerator, Coroutine
 from typing import Any, Final, final
 
 from tracekit._operation import Operation
 from tracekit._span import ActiveSpan, start
+
+# What was yielded is handed over in a list, emptied at the `yield`: only the consumer keeps it, as without a wrapper.
+# Where the body raises, `_tk_value` is cleared: else the exception and this frame keep each other alive.
+GENERATOR_FUNCTION: Final = """
+def traced({declaration}):
+    _tk_active = _tk_begin(_tk_operation, {collected})
+    _tk_items = 0
+    _tk_value = None
+    _tk_handed = []
+    try:
+        _tk_inner = _tk_func({forwarding})
+        _tk_step = _tk_inner.send
+        while True:
+            _tk_handed.append(_tk_step(_tk_value))
+            _tk_value = None
+            _tk_items += 1
+            _tk_body = _tk_active.pause()
+            try:
+                _tk_value = yield _tk_handed.pop()
+                _tk_step = _tk_inner.send
+            except _tk_BaseException as _tk_exc:
+                _tk_step, _tk_value = _tk_inner.throw, _tk_exc
+            _tk_active.resume(_tk_body)
+    except _tk_StopIteration as _tk_stop:
+        _tk_active.count_items(_tk_items)
+        _tk_active.succeed(_tk_stop.value)
+        return _tk_stop.value
+    except _tk_BaseException as _tk_exc:
+        _tk_value = None
+        _tk_active.count_items(_tk_items)
+        _tk_active.fail(_tk_exc)
+        raise
+"""
+# Twin of GENERATOR_FUNCTION: awaits its steps, and has no return value.
+ASYNC_GENERATOR_FUNCTION: Final = """
+async def traced({declaration}):
+    _tk_active = _tk_begin(_tk_operation, {collected})
+    _tk_items = 0
+    _tk_value = None
+    _tk_handed = []
+    try:
+        _tk_inner = _tk_func({forwarding})
+        _tk_handed.append(await _tk_first_step(_tk_inner))
+        while True:
+            _tk_items += 1
+            _tk_body = _tk_active.pause()
+            try:
+                _tk_value = yield _tk_handed.pop()
+                _tk_step = _tk_inner.asend
+            except _tk_BaseException as _tk_exc:
+                _tk_step, _tk_value = _tk_inner.athrow, _tk_exc
+            _tk_active.resume(_tk_body)
+            _tk_handed.append(await _tk_step(_tk_value))
+            _tk_value = None
+    except _tk_StopAsyncIteration:
+        _tk_active.count_items(_tk_items)
+        _tk_active.succeed(None)
+    except _tk_BaseException as _tk_exc:
+        _tk_value = None
+        _tk_active.count_items(_tk_items)
+        _tk_active.fail(_tk_exc)
+        raise
+"""
 
 
 @final
@@ -44,99 +105,20 @@ class _Untraced:
 _UNTRACED: Final = _Untraced()
 
 
-def _begin(operation: Operation, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ActiveSpan | _Untraced:
-    return start(operation, args, kwargs) or _UNTRACED
+def begin(operation: Operation, values: tuple[Any, ...]) -> ActiveSpan | _Untraced:
+    """Start a span as `start` does; what comes back can be paused and resumed in any case."""
+    return start(operation, values) or _UNTRACED
 
 
-def _first_step(inner: AsyncGenerator[Any, Any]) -> Coroutine[Any, Any, Any]:
-    # The event loop closes the async generators it has seen start. It must see the wrapper only: closing both at once
-    # fails with "asynchronous generator is already running".
+def first_step(inner: AsyncGenerator[Any, Any]) -> Coroutine[Any, Any, Any]:
+    """
+    Take the first step of *inner* unseen by the event loop, which closes the async generators it has seen start.
+
+    It must see the wrapper only: closing both at once fails with "asynchronous generator is already running".
+    """
     hooks = sys.get_asyncgen_hooks()
     sys.set_asyncgen_hooks(None, None)
     try:
         return inner.asend(None)
     finally:
         sys.set_asyncgen_hooks(*hooks)
-
-
-def wrap_generator_function(
-    func: Callable[..., Generator[Any, Any, Any]],
-    operation: Operation,
-    begin: Callable[..., ActiveSpan | _Untraced] = _begin,
-) -> Callable[..., Generator[Any, Any, Any]]:
-    """Return *func* traced: a generator function whose generators answer as those of *func*."""
-
-    def traced(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
-        active = begin(operation, args, kwargs)
-        items = 0
-        value: Any = None
-        handed: list[Any] = []  # emptied at the `yield`: only the consumer keeps what was yielded, as without a wrapper
-        try:
-            inner = func(*args, **kwargs)
-            step: Callable[[Any], Any] = inner.send
-            while True:
-                handed.append(step(value))
-                value = None
-                items += 1
-                body = active.pause()
-                try:
-                    value = yield handed.pop()
-                    step = inner.send
-                except BaseException as exc:  # noqa: BLE001  # it is the body's to handle
-                    step, value = inner.throw, exc
-                active.resume(body)
-        except StopIteration as stop:
-            active.count_items(items)
-            active.succeed(stop.value)
-            return stop.value
-        except BaseException as exc:
-            value = None  # else the exception and this frame keep each other alive
-            active.count_items(items)
-            active.fail(exc)
-            raise
-
-    flags: int = getattr(getattr(func, "__code__", None), "co_flags", 0)
-    if flags & inspect.CO_ITERABLE_COROUTINE:
-        types.coroutine(traced)  # marks it in place
-    return traced
-
-
-# Twin of wrap_generator_function: awaits its steps, and has no return value.
-def wrap_async_generator_function(
-    func: Callable[..., AsyncGenerator[Any, Any]],
-    operation: Operation,
-    begin: Callable[..., ActiveSpan | _Untraced] = _begin,
-    first_step: Callable[..., Coroutine[Any, Any, Any]] = _first_step,
-) -> Callable[..., AsyncGenerator[Any, Any]]:
-    """Return *func* traced: an async generator function whose generators answer as those of *func*."""
-
-    async def traced(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
-        active = begin(operation, args, kwargs)
-        items = 0
-        value: Any = None
-        handed: list[Any] = []  # as above
-        try:
-            inner = func(*args, **kwargs)
-            handed.append(await first_step(inner))
-            while True:
-                items += 1
-                body = active.pause()
-                step: Callable[[Any], Any]
-                try:
-                    value = yield handed.pop()
-                    step = inner.asend
-                except BaseException as exc:  # noqa: BLE001  # it is the body's to handle
-                    step, value = inner.athrow, exc
-                active.resume(body)
-                handed.append(await step(value))
-                value = None
-        except StopAsyncIteration:
-            active.count_items(items)
-            active.succeed(None)
-        except BaseException as exc:
-            value = None  # as above
-            active.count_items(items)
-            active.fail(exc)
-            raise
-
-    return traced

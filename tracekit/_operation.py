@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import Any, Final, Literal, TypeAlias, TypedDict, cast, final
 
-from opentelemetry.trace import SpanKind, Tracer, TracerProvider
+from opentelemetry.trace import SpanKind, TracerProvider
 
 from tracekit._attributes import AttributeValue, attribute_value, put
 from tracekit._config import Settings, runtime, tracer_of
@@ -63,22 +63,22 @@ class Operation:
     """
 
     __slots__ = (
-        "_attributes",
-        "_attributes_of",
         "_given",
         "_is_full_name",
         "expected",
         "extraction",
         "func",
+        "gate",
         "kind",
         "links",
         "name",
         "parent",
+        "plan",
+        "provider",
         "records_exception",
         "root",
         "sample",
         "sets_status",
-        "tracer",
     )
 
     def __init__(self, func: Callable[..., Any] | None, name: str | None, module: str, options: Options) -> None:
@@ -95,16 +95,12 @@ class Operation:
         if self.root and options.get("parent") is not None:
             msg = f"{self.name} got both root=True and parent=, expected one. Write links= to keep the connection."
             raise InstrumentationError(msg)
-        # Returns the tracer for the next span, None if no span is to be made.
-        self.tracer: Callable[[], Tracer | None] = runtime.tracer
-        provider = _checked_provider(options.get("tracer_provider"), self.name)
-        if provider is not None:
-            tracer = tracer_of(provider)
-            self.tracer = lambda: tracer
-        self._attributes: dict[str, AttributeValue] = {}
-        self._attributes_of: Settings | None = None
+        self.provider = _checked_provider(options.get("tracer_provider"), self.name)
+        # Asked before each call whether it is to be traced; None for always.
+        self.gate: Callable[[], bool] | None = None
         checked_options(options, self.name)
         self._compile()
+        self.plan = Plan(self, None, runtime.settings)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Compiled again where it arrives: closures do not travel, what was given does. The name was settled here, where
@@ -136,20 +132,80 @@ class Operation:
         """What stands before the last dot of the name, for blocks inside to take over; empty where it has none."""
         return "" if self._is_full_name else self.name.rpartition(".")[0]
 
-    def fixed_attributes(self, settings: Settings) -> dict[str, AttributeValue]:
-        """Return what every span of this operation has at its start; the same mapping until the settings change."""
-        if self._attributes_of is not settings:
-            self._attributes = self._make_fixed(settings)
-            self._attributes_of = settings
-        return self._attributes
+    @property
+    def is_simple(self) -> bool:
+        """Whether its spans are children of the current span, whatever its arguments are."""
+        return not (self.root or self.parent or self.links or self.sample is not None or self.gate)
 
-    def _make_fixed(self, settings: Settings) -> dict[str, AttributeValue]:
+    def settle(self, choose: Callable[[Plan], Begin | None]) -> Plan:
+        """Return the plan under what is set up now; *choose* says how it begins a call."""
+        state, settings = runtime.state, runtime.settings
+        provider = self.provider or runtime.provider
+        plan = self.plan
+        if plan.provider is not provider or plan.settings is not settings:
+            plan = Plan(self, provider, settings)
+            plan.begin = choose(plan)
+            self.plan = plan
+        # The global provider may be set at any time, without a word to us: then each call asks.
+        if self.provider is not None or runtime.is_set:
+            plan.state = state
+        return plan
+
+    def fixed_attributes(self, settings: Settings) -> dict[str, AttributeValue]:
+        """Return what every span of this operation has at its start."""
         attributes: dict[str, AttributeValue] = {}
         if self.func is not None:
             attributes.update(code_attributes(self.func, with_location=settings.code_location))
         for key, value in self.extraction.constants.items():
             put(attributes, key, value, settings.redactor, settings.string_limit, self.name)
         return attributes
+
+
+@final
+class Plan:
+    """
+    What the calls of one operation do, under one provider and settings.
+
+    Args:
+        operation: What is called.
+        provider: Makes its spans; None: there are none.
+        settings: The settings to go by.
+    """
+
+    __slots__ = (
+        "begin",
+        "fixed",
+        "kind",
+        "name",
+        "operation",
+        "provider",
+        "reading",
+        "reads_result",
+        "sets_status",
+        "settings",
+        "state",
+        "tracer",
+    )
+
+    def __init__(self, operation: Operation, provider: TracerProvider | None, settings: Settings) -> None:
+        self.operation: Final = operation
+        self.name: Final = operation.name
+        self.kind: Final = operation.kind
+        self.provider: Final = provider
+        self.settings: Final = settings
+        self.tracer: Final = None if provider is None else tracer_of(provider)
+        # `runtime.state` as long as this plan is right; None where that does not say.
+        self.state: object = None
+        # Begins a call; None: calls go untraced.
+        self.begin: Begin | None = None
+        self.fixed: Final = {} if self.tracer is None else operation.fixed_attributes(settings)
+        self.reading: Final = operation.extraction.reading(settings, is_needed=self.tracer is not None)
+        self.sets_status: Final = operation.sets_status
+        self.reads_result: Final = operation.extraction.reads_result
+
+
+# Called with the plan, the arguments as the wrapper collects them, and attributes of this one span.
+Begin: TypeAlias = Callable[[Plan, "tuple[Any, ...]", "Mapping[str, Any] | None"], Any]
 
 
 def code_attributes(func: Callable[..., Any], *, with_location: bool) -> dict[str, AttributeValue]:

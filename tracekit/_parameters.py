@@ -13,9 +13,13 @@ from typing import Annotated, Any, Final, ForwardRef, TypeAlias, final, get_args
 from tracekit._extractors import SpanAttribute
 from tracekit._naming import named
 from tracekit._scalars import type_name
+from tracekit._signature import SignatureSource
 from tracekit.errors import InstrumentationError
 
 Binder: TypeAlias = Callable[..., "tuple[Any, ...]"]
+
+# What a function has whose parameters, to `inspect`, are not those that its code has.
+_SAYS_OTHERWISE: Final = frozenset({"__wrapped__", "__signature__"})
 
 
 @final
@@ -27,14 +31,17 @@ class Parameters:
         func: The callable; None for a block, which has no parameters.
     """
 
-    __slots__ = ("_func", "bind", "keywords", "marked", "names", "receiver")
+    __slots__ = ("_func", "binder", "keywords", "marked", "names", "receiver", "source")
 
     def __init__(self, func: Callable[..., Any] | None) -> None:
         self._func = func
         parameters = _parameters(func)
         self.names: tuple[str, ...] = tuple(parameters)
-        # Binds like a call: takes the same arguments, returns the values in the order of the names.
-        self.bind: Binder = _compile_binder(parameters)
+        # How the wrapper is declared.
+        self.source: SignatureSource = SignatureSource(func)
+        is_own = self.names == self.source.names and _SAYS_OTHERWISE.isdisjoint(getattr(func, "__dict__", ()))
+        # Binds a call to the names, where they are not the wrapper's own: then the interpreter has bound it already.
+        self.binder: Binder | None = None if is_own or func is None else _compile_binder(parameters)
         self.keywords: int | None = None
         self.receiver: int | None = None
         for index, parameter in enumerate(parameters.values()):
@@ -47,6 +54,20 @@ class Parameters:
     def __contains__(self, name: str) -> bool:
         """Tell whether a call may have an argument called *name*."""
         return name in self.names or self.keywords is not None
+
+    @property
+    def collected(self) -> str:
+        """What the wrapper hands over of a call, as source: the values in the order of the names, or what to bind."""
+        return self.source.raw if self.binder else f"({''.join(f'{name}, ' for name in self.names)})"
+
+    def bound(self, collected: tuple[Any, ...]) -> tuple[Any, ...]:
+        """
+        Return the values of a call, in the order of the names.
+
+        Raises:
+            TypeError: It is a wrong call.
+        """
+        return self.binder(*collected[0], **collected[1]) if self.binder else collected
 
     def getter(self, name: str) -> Callable[[tuple[Any, ...]], Any]:
         """

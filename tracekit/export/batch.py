@@ -142,13 +142,17 @@ class BatchProcessor(SpanProcessor):
         context = span.context
         if context is None or not context.trace_flags.sampled:
             return
+        self.take(span)
+
+    def take(self, span: ReadableSpan) -> None:
+        """Queue *span*, which is sampled; raises nothing."""
         if self._is_closing:
             self._queue.refuse("after_shutdown")
             self._losses.say()
             return
         if self._thread is None:
             self._has_thread()
-        waiting = self._add(span, context.trace_id)
+        waiting = self._add(span)
         if not waiting:
             self._losses.say()
             return

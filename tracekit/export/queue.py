@@ -79,16 +79,17 @@ class SpanQueue:
     def __len__(self) -> int:
         return len(self._spans)
 
-    def add(self, span: ReadableSpan, trace_id: int) -> int:
+    def add(self, span: ReadableSpan) -> int:
         """Queue *span*; return how many wait now (a batch at least, if these are heavy), or 0 if it was dropped."""
         waiting = len(self._spans)
         # Mostly none of these: what there is to look at is looked at aside.
         if waiting >= self._free_until or not waiting & _SAMPLED or self._broken:
-            return self._add_with_care(waiting, span, trace_id)
+            return self._add_with_care(waiting, span)
         self._spans.append(span)
         return waiting + 1
 
-    def _add_with_care(self, waiting: int, span: ReadableSpan, trace_id: int) -> int:
+    def _add_with_care(self, waiting: int, span: ReadableSpan) -> int:
+        trace_id = 0 if span.context is None else span.context.trace_id
         is_weighed = waiting >= self._weighed_from or not waiting & _SAMPLED
         if waiting >= self._most or trace_id in self._broken or (is_weighed and not self._bears(span)):
             self._refuse_for_room(trace_id, is_full=waiting >= self._max_spans)

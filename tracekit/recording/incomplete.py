@@ -72,7 +72,7 @@ def _found(pipeline: Pipeline) -> Iterator[SdkSpan]:
     for thing in gc.get_objects():
         kind: type[Any] = type(thing)  # pyright: ignore[reportUnknownVariableType]
         try:
-            if kind is Span:
+            if Span in kind.__mro__:
                 if thing.is_own_and_open and pipeline.serves(thing._span_processor):  # noqa: SLF001
                     yield thing
             elif users and SdkSpan in kind.__mro__ and _is_open_below(thing, users):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from time import monotonic_ns, time_ns
-from typing import TYPE_CHECKING, Any, Final, cast, final
+from typing import TYPE_CHECKING, Any, cast, final
 
+from opentelemetry.context import Context
 from opentelemetry.sdk.trace import Tracer as SdkTracer
 from opentelemetry.sdk.trace.sampling import Decision
 from opentelemetry.trace import (
@@ -13,7 +14,6 @@ from opentelemetry.trace import (
     NonRecordingSpan,
     SpanContext,
     SpanKind,
-    TraceFlags,
     TraceState,
 )
 from opentelemetry.trace import Span as ApiSpan
@@ -21,31 +21,43 @@ from typing_extensions import override
 
 from tracekit._context import SPAN_KEY, current_context
 from tracekit._ratio import OPERATION_RATIO_KEY
+from tracekit.recording.course import Course
 from tracekit.recording.guards import CountedSampler
-from tracekit.recording.span import Span, legal_attributes, legal_links
+from tracekit.recording.legal import legal_attributes, legal_links
+from tracekit.recording.operation_span import begin_operation
+from tracekit.recording.span import FLAGS, RANDOM, SAMPLED, SPAN_IDS, TRACE_IDS, Span, new_context
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from opentelemetry.context import Context
     from opentelemetry.sdk.trace import SpanLimits
     from opentelemetry.sdk.util.instrumentation import InstrumentationScope
     from opentelemetry.trace import Link
     from opentelemetry.util.types import Attributes
 
-_TRACE_IDS: Final = 1 << 128
-_SPAN_IDS: Final = 1 << 64
-_SAMPLED: Final = TraceFlags.SAMPLED
-_RANDOM: Final = TraceFlags.RANDOM_TRACE_ID
-# What SpanContext() does after its checks, at half of its 0.5 µs.
-_new_context: Final = cast("Callable[[type[SpanContext], tuple[object, ...]], SpanContext]", tuple.__new__)  # pyright: ignore[reportUnknownMemberType]
-# One object for each value: making one takes 0.1 µs.
-_FLAGS: Final = tuple(TraceFlags(value) for value in range(4))
-
 
 @final
 class Tracer(SdkTracer):
     """An SDK tracer that makes tracekit's spans. Never made anew: `TracerProvider` turns the SDK's into it."""
+
+    # Settled at the next span, and again when anything of the tracer is set.
+    course: Course | None = None
+    begin_operation = begin_operation
+
+    @override
+    def __setattr__(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)
+        self.renew()
+
+    def renew(self) -> None:
+        """Settle again, at the next span, how spans are made."""
+        object.__setattr__(self, "course", None)
+
+    def settle(self) -> Course:
+        """Settle how spans are made from now on."""
+        course = Course(self)
+        object.__setattr__(self, "course", course)
+        return course
 
     @property
     def limits(self) -> SpanLimits:
@@ -56,6 +68,17 @@ class Tracer(SdkTracer):
     def scope(self) -> InstrumentationScope:
         """What its spans say they were made by."""
         return self._instrumentation_scope
+
+    @property
+    def is_enabled(self) -> bool:
+        """Whether the provider's configuration lets it make spans."""
+        return self._tracer_config.is_enabled
+
+    @property
+    def has_metrics(self) -> bool:
+        """Whether the SDK counts its spans in metrics of its own."""
+        metrics: Any = getattr(self, "_tracer_metrics", None)
+        return metrics is not None and type(metrics).__name__ != "NoOpTracerMetrics"
 
     @override
     def start_span(
@@ -71,10 +94,10 @@ class Tracer(SdkTracer):
     ) -> ApiSpan:
         parent: Any = (current_context() if context is None else context).get(SPAN_KEY, INVALID_SPAN)
         clock_ns: int | None = None
-        if type(parent) is Span:
+        if isinstance(parent, Span):
             # One clock for a local trace: a child lies within its parent, whatever happens to the time of day.
             clock_ns = parent.clock_ns
-            parent_context: SpanContext | None = parent._context  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+            parent_context: SpanContext | None = parent.get_span_context()
         else:
             given = cast("object", parent.get_span_context()) if isinstance(parent, ApiSpan) else None
             if given is not None and not isinstance(given, SpanContext):
@@ -89,29 +112,31 @@ class Tracer(SdkTracer):
             is_random = self.id_generator.is_trace_id_random()
         else:
             trace_id = parent_context[0]
-            is_random = bool(parent_context[3] & _RANDOM)
+            is_random = bool(parent_context[3] & RANDOM)
 
         decision, state, legal, dropped = self._decide(
             parent_context, context, trace_id, name, kind, attributes, links or ()
         )
-        flags = _FLAGS[(_SAMPLED if decision is Decision.RECORD_AND_SAMPLE else 0) | (_RANDOM if is_random else 0)]
+        flags = FLAGS[(SAMPLED if decision is Decision.RECORD_AND_SAMPLE else 0) | (RANDOM if is_random else 0)]
         span_id = self.id_generator.generate_span_id()
-        is_valid = 0 < trace_id < _TRACE_IDS and 0 < span_id < _SPAN_IDS
-        own = _new_context(SpanContext, (trace_id, span_id, False, flags, state, is_valid))
         at_end = self._measure(parent_context, decision)
         if decision is Decision.DROP:
-            return NonRecordingSpan(own)
+            is_valid = 0 < trace_id < TRACE_IDS and 0 < span_id < SPAN_IDS
+            return NonRecordingSpan(new_context(SpanContext, (trace_id, span_id, False, flags, state, is_valid)))
         ticks = monotonic_ns()
         if clock_ns is None:
             clock_ns = time_ns() - ticks
         span = Span(
             name,
-            own,
+            trace_id,
+            span_id,
+            flags,
+            state,
             parent_context,
             kind,
             legal,
             legal_links(links, self._span_limits) if links else (),
-            self,
+            self.course or self.settle(),
             clock_ns,
             clock_ns + ticks if start_time is None else start_time,
             record_exception,
@@ -142,7 +167,7 @@ class Tracer(SdkTracer):
             and (context is None or OPERATION_RATIO_KEY not in context)
         ):
             # What the sampler would say, without the 3 µs of asking it.
-            if not parent[3] & _SAMPLED:
+            if not parent[3] & SAMPLED:
                 sampler.leave_out()
                 return Decision.DROP, parent[4], {}, 0
             return Decision.RECORD_AND_SAMPLE, parent[4], *legal_attributes(attributes, self._span_limits)
@@ -155,8 +180,7 @@ class Tracer(SdkTracer):
 
     def _measure(self, parent: SpanContext | None, decision: Decision) -> Callable[[], None] | None:
         """Count the span in the SDK's metrics of itself, if they are on; return what counts its end."""
-        metrics: Any = getattr(self, "_tracer_metrics", None)
-        if metrics is None or type(metrics).__name__ == "NoOpTracerMetrics":
+        if not self.has_metrics:
             return None
-        count_end: Callable[[], None] = metrics.start_span(parent, decision)
+        count_end: Callable[[], None] = self._tracer_metrics.start_span(parent, decision)
         return count_end

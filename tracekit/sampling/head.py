@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Link, SpanContext, SpanKind, TraceState
     from opentelemetry.util.types import Attributes
 
+_ALL_TRACES: Final = 1 << 64
+
 Sample: TypeAlias = "float | Sampler | Mapping[str, float | Sampler] | Sequence[Rule]"
 
 
@@ -97,6 +99,8 @@ class HeadSampler(Sampler):
         self._record_dropped = record_dropped
         # Spans with a local parent need not be asked about: they are what it is.
         self.follows_local_parent: Final = not record_dropped and _follows_local_parent(self._sampler)
+        # And a new trace need not be either, where the low half of its id says it: sampled if below this.
+        self.root_bound: Final = _root_bound(self._sampler) if self.follows_local_parent else None
 
     @override
     def should_sample(
@@ -151,6 +155,13 @@ def _follows_local_parent(sampler: Sampler) -> bool:
         and getattr(sampler, "_local_parent_sampled", None) is ALWAYS_ON
         and getattr(sampler, "_local_parent_not_sampled", None) is ALWAYS_OFF
     )
+
+
+def _root_bound(sampler: Sampler) -> int | None:
+    root: object = getattr(sampler, "_root", None)
+    if isinstance(root, TraceIdRatioBased) and type(root) is TraceIdRatioBased:
+        return root.bound
+    return _ALL_TRACES if root is ALWAYS_ON else 0 if root is ALWAYS_OFF else None
 
 
 def _keeping_subtrees_whole(sampler: Sampler) -> Sampler:
