@@ -243,10 +243,15 @@ class AnySpan(ActiveSpan):
             self.span = span = start_operation_span(
                 tracer, operation.sample, operation.name, base, kind=operation.kind, attributes=fixed, links=links
             )
-        if plan.reading.reads and span.is_recording():
-            plan.reading.onto(span, values)
-        made: dict[str, Any] = {**base, SPAN_KEY: span, ACTIVE_KEY: self}
-        self.inside = Context(made)
+        try:
+            if plan.reading.reads and span.is_recording():
+                plan.reading.onto(span, values)
+            made: dict[str, Any] = {**base, SPAN_KEY: span, ACTIVE_KEY: self}
+            self.inside = Context(made)
+        except RecursionError:
+            # The call goes on without it; a span that never ended would be missing in the books.
+            span.end()
+            raise
         replace_context(self.inside)
 
     def note_error(self) -> None:

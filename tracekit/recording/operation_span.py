@@ -203,14 +203,15 @@ def begin_operation(  # noqa: PLR0915  # one frame
     if len(own) > course.most_attributes:
         span._attributes = {}
         span.set_attributes(own)
-    if course.pipeline.starts:
-        course.pipeline.on_start(span, base)
-    else:
-        next(course.counters.sampled)
     span.plan = plan
     span.outside = base
     made: dict[str, Any] = {SPAN_KEY: span, ACTIVE_KEY: span}
     span.inside = inside = Context({**base, **made} if base else made)
+    # From here on nothing fails, not even at the recursion limit: what is counted will end.
+    if course.pipeline.starts:
+        course.pipeline.on_start(span, base)
+    else:
+        next(course.counters.sampled)
     replace_context(inside)
     return span
 
