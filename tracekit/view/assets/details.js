@@ -137,7 +137,7 @@ class Details {
     const line = (label, content) => element("div", { class: "pair" }, element("dt", {}, label), element("dd", {}, content));
     const { parent } = span;
     return element("section", {}, element("h4", {}, "Ids"),
-      element("dl", { class: "pairs" },
+      element("dl", { class: "pairs names" },
         line("Trace", copyButton(span.traceId)),
         line("Span", copyButton(span.id)),
         span.parentId ? line(span.isRemote ? "Remote parent" : "Parent", parent
