@@ -7,10 +7,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TextIO, final
 
 from tracekit.export.text import CUT, columns_of, fitted, for_encoding, printable, wants_color
-from tracekit.export.tree import TreeOptions
+from tracekit.export.tree import TreeOptions, trace_header
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from typing_extensions import Self
+
+    from tracekit.export.record import SpanRecord
 
 # Where no terminal says it: a file, a pipe.
 _COLUMNS: Final = 100
@@ -59,6 +63,10 @@ class Layout:
     def text(self, text: str, limit: int = _MAX_TEXT) -> str:
         """Return somebody else's *text* so that it can be written: one line, no control characters."""
         return for_encoding(printable(text, limit), self.encoding)
+
+    def header(self, spans: Sequence[SpanRecord], note: str = "") -> str:
+        """Return the line that names the trace of *spans*."""
+        return for_encoding(trace_header(spans, self.tree, note), self.encoding)
 
     def fitted(self, text: str, columns: int) -> str:
         """Return *text*, made by `text`, in exactly so many *columns*."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from tracekit.export.text import duration_text, for_encoding
-from tracekit.export.tree import render_tree, trace_header
+from tracekit.export.tree import render_tree
 from tracekit.view.causes import Cause, causes_of
 from tracekit.view.critical_path import critical_path
 from tracekit.view.layout import BOLD, DIM, RED, Layout
@@ -78,7 +78,7 @@ def _names(spans: Sequence[SpanRecord], layout: Layout) -> list[str]:
 
 def _path(spans: Sequence[SpanRecord], layout: Layout, note: str) -> Iterator[str]:
     parts = critical_path(spans)
-    yield layout.text(trace_header(spans, note=note))
+    yield layout.header(spans, note)
     total = sum(part.self_ns for part in parts)
     on_path = sum(part.span is not None for part in parts)
     yield layout.paint(DIM, f"{'self':>8} {'share':>6}  critical path: {on_path:,} of {len(spans):,} spans")

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from tracekit.export.forest import Forest
 from tracekit.export.text import duration_text
-from tracekit.export.tree import trace_header
 from tracekit.view.layout import DIM, RED, SERVICE_COLORS, Layout
 from tracekit.view.selection import last_ns
 
@@ -50,7 +49,7 @@ def render_waterfall(spans: Sequence[SpanRecord], layout: Layout, *, note: str =
     """
     forest = Forest(spans)
     rows, left_out = _rows(forest, layout)
-    lines = [layout.text(trace_header(forest.spans, note=note))]
+    lines = [layout.header(forest.spans, note)]
     if rows:
         lines += _drawn(rows, forest.spans, layout)
     if left_out:
