@@ -201,6 +201,21 @@ def test_time_limit_of_the_program_is_not_mistaken_for_a_failing_processor(tmp_p
     assert finish(start(tmp_path, program), 0) == "limited\n"
 
 
+def test_signal_sent_to_a_child_that_has_not_begun_yet_kills_it(tmp_path: Path) -> None:
+    program = """
+    configure()
+    for _ in range(30):
+        child = os.fork()
+        if not child:
+            time.sleep(3)
+            os._exit(7)
+        os.kill(child, signal.SIGTERM)
+        assert os.waitpid(child, 0)[1] == signal.SIGTERM
+    assert not {signal.SIGTERM, signal.SIGHUP} & signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    """
+    finish(start(tmp_path, program), 0)
+
+
 def test_forked_workers_flush(tmp_path: Path) -> None:
     program = """
     import multiprocessing

@@ -96,7 +96,8 @@ def configure(
         insecure: Whether gRPC goes without TLS.
         headers: Sent with each OTLP request.
         compression: "gzip" or "none".
-        timeout_s: Longest OTLP request, in seconds.
+        timeout_s: Longest OTLP request, and longest wait for the export when the process ends, in seconds (None: 10
+            and 5).
         sample: Ratio of new traces from 0 to 1, a sampler, or ratios by span name: {"health.*": 0, "*": 0.1}.
         keep_errors: Keep traces that sampling would drop once a span of theirs fails.
         keep_slower_than_s: Keep traces that sampling would drop once they take that many seconds.
@@ -200,7 +201,15 @@ def configure(
         # Found out once: a worker process would name itself after its own script.
         given["service"] = make_resource().attributes.get("service.name")
     setup = partial(configure, **given)
-    in_use = deployment.replace(pipeline, own_provider, settings, propagator, setup, is_disabled=is_disabled)
+    in_use = deployment.replace(
+        pipeline,
+        own_provider,
+        settings,
+        propagator,
+        setup,
+        exit_timeout_s=EXIT_TIMEOUT_S if timeout_s is None else timeout_s,
+        is_disabled=is_disabled,
+    )
     effective = {
         "service": given["service"],
         "exporter": "disabled" if is_disabled else [sink.label for sink in sinks],
@@ -284,6 +293,7 @@ class _Deployment:
         propagator: TextMapPropagator | None,
         setup: partial[Tracing],
         *,
+        exit_timeout_s: float,
         is_disabled: bool,
     ) -> trace_api.TracerProvider | None:
         """Put *pipeline* in the place of the one there was, which is flushed and shut down."""
@@ -295,7 +305,7 @@ class _Deployment:
             self._carry_with(propagator)
             undo = runtime.use(settings=settings, provider=provider, setup=setup)
             self._undo = self._undo or undo
-            ending.watch(pipeline)
+            ending.watch(pipeline, exit_timeout_s)
         if old is not None:
             # Outside the lock: it may take its time.
             old.close(int(EXIT_TIMEOUT_S * 1000))

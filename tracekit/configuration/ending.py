@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
 
 from tracekit._diagnostics import report_failure
 from tracekit._exit import at_the_end
-from tracekit._fork import in_forked_child
+from tracekit._fork import around_fork, in_forked_child
 from tracekit._threads import Running, run_aside
 from tracekit.recording import end_open_spans
 
@@ -60,6 +60,7 @@ class Ending:
         self._is_exiting = False
         self._is_leaving = False
         self._is_registered = False
+        self._held: Final = threading.local()
 
     def watch(self, pipeline: Pipeline, timeout_s: float = EXIT_TIMEOUT_S) -> None:
         """From now on export what is in *pipeline* when the process ends, which is held up for *timeout_s* at most."""
@@ -72,6 +73,8 @@ class Ending:
             atexit.register(self._at_exit, self.flush)
             at_the_end(lambda: self._at_exit(self.leave))
             in_forked_child(self._begin_in_child)
+            if hasattr(signal, "pthread_sigmask"):
+                around_fork(self._hold_signals, self._release_signals, self._release_signals)
             self._register_with_multiprocessing()
             self._register_with_celery()
         self._handle_signals()
@@ -145,6 +148,14 @@ class Ending:
         self._is_exiting = False
         self._is_leaving = False
         self._register_with_celery()
+
+    def _hold_signals(self) -> None:
+        # The interpreter of a child forgets what came before it was ready to run handlers: a signal sent at once, which
+        # would have killed the child, would be lost.
+        self._held.mask = signal.pthread_sigmask(signal.SIG_BLOCK, _DEADLY)
+
+    def _release_signals(self) -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._held.mask)
 
     def _register_with_multiprocessing(self) -> None:
         # Forked workers leave by os._exit(), which runs multiprocessing's finalizers and no exit functions.
