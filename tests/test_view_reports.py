@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import traceback
 import unicodedata
 
@@ -172,6 +173,10 @@ def test_no_text_of_a_trace_drives_a_terminal(write: report.Writer, encoding: st
     spans = [hostile, span(2, HOSTILE, 1, status="error", service="b", events=(event,))]
     text = write(spans, Layout(encoding=encoding))
     assert all(char.isprintable() or char == "\n" for char in text)
+    colors = re.compile(r"\x1b\[(?:[\d;]*)m")
+    painted = write(spans, Layout(encoding=encoding, color=True))
+    assert {*colors.findall(painted)} <= {f"\x1b[{code}m" for code in ("0", "1", "2", "1;31", "34", "36", "32")}
+    assert colors.sub("", painted) == text
     text.encode(encoding or "utf-8")
 
 
