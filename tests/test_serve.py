@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import pytest
 from google.rpc.status_pb2 import Status
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter
 from opentelemetry.exporter.otlp.proto.http import Compression
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpExporter
@@ -33,6 +35,7 @@ from trace_samples import HOSTILE, hostile_spans, many_spans
 import tracekit
 from tracekit.cli import main
 from tracekit.view.grpc import GrpcServer
+from tracekit.view.receiver import MalformedRequestError, Receiver
 from tracekit.view.server import HttpServer
 from tracekit.view.store import Store, StoreError
 
@@ -205,6 +208,28 @@ def test_a_body_that_is_no_json_request_is_answered_400_in_json(desk: Desk, body
     assert reply.json["message"]
 
 
+KEYS: Final = st.sampled_from(
+    "resourceSpans scopeSpans spans resource scope attributes key value traceId spanId status name events links code "
+    "stringValue intValue arrayValue kvlistValue values startTimeUnixNano".split()
+)
+SCALARS: Final = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.just("ab" * 16)
+
+
+@settings(max_examples=50)
+@given(st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=5)))
+def test_no_json_breaks_the_receiver(tree: Any) -> None:
+    store = Store()
+    receiver = Receiver(store)
+    span = {"traceId": "ab" * 16, "spanId": "cd" * 8, "attributes": tree, "name": tree, "events": tree, "status": tree}
+    for body in (tree, {"resourceSpans": tree}, {"resourceSpans": [{"scopeSpans": [{"spans": [span, tree]}]}]}):
+        try:
+            receiver.take(JSON, json.dumps(body).encode())
+        except MalformedRequestError:
+            continue
+    json.loads(store.after(0, "").to_json())
+    store.close()
+
+
 def test_a_body_that_is_no_protobuf_request_is_answered_400_in_protobuf(desk: Desk) -> None:
     reply = desk.send(b"\xff\xff\xff", Content_Type=PROTOBUF)
     assert (reply.status, reply.headers["Content-Type"]) == (400, PROTOBUF)
@@ -275,6 +300,24 @@ def test_other_peoples_pages_can_neither_read_nor_write(desk: Desk, headers: dic
     assert not [name for reply in replies for name in reply.headers if name.lower().startswith("access-control")]
     assert desk.ask("OPTIONS", "/v1/traces", Origin="http://evil.test").status == 501
     assert desk.names() == []
+
+
+def test_a_name_that_was_allowed_is_answered() -> None:
+    store = Store()
+    server = HttpServer(store, "127.0.0.1", 0, names=["desk.internal"], max_spans=1)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+    for host, status in (("desk.internal", 200), ("DESK.internal:4318", 200), ("other.internal", 421)):
+        connection.request("GET", "/", headers={"Host": host})
+        response = connection.getresponse()
+        response.read()
+        assert response.status == status
+    connection.close()
+    server.shutdown()
+    thread.join()
+    server.server_close()
+    store.close()
 
 
 def test_forgetting_begins_a_new_epoch_and_numbers_are_not_used_again(desk: Desk) -> None:
@@ -391,7 +434,7 @@ def serving(*arguments: str, **environment: str) -> Iterator[tuple[subprocess.Po
         process.communicate()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_the_command_says_where_to_send_takes_it_and_ends_clean(number: signal.Signals, tmp_path: Path) -> None:
     with serving("--db", str(tmp_path / "t.db")) as (process, lines):
         (export,) = [line for line in lines if "OTEL_EXPORTER_OTLP_ENDPOINT" in line]
