@@ -21,7 +21,7 @@ from benchmarks.tables import Table, Target
 from tracekit import traced, traced_block
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Generator, Iterator, Sequence
 
     from opentelemetry.sdk.trace import TracerProvider
 
@@ -34,6 +34,7 @@ _DEPTHS: Final = (1, 2, 10, 100, 500)
 _TASKS: Final = (1, 100, 1_000, 10_000)
 # By the second of them the process has as much memory as its queue and its caches need.
 _CALLS: Final = (1_000, 100_000, 1_000_000)
+_CALLS_QUICK: Final = (1_000, 10_000, 100_000)
 # How often the cost is measured then.
 _STRETCHES: Final = 40
 
@@ -106,8 +107,9 @@ def _concurrent(effort: Effort) -> Table:
 
 def _repeated(effort: Effort) -> Iterator[Table]:
     """Measure the cost of the calls after so many, and the memory, in processes of their own."""
-    runs = take_turns({"": _in_a_process}, effort.turns(3, 1))[""]
-    names = [f"after {calls:,} calls" for calls in _CALLS]
+    milestones = _CALLS_QUICK if effort.quick else _CALLS
+    runs = take_turns({"": partial(_in_a_process, milestones)}, effort.turns(3, 1))[""]
+    names = [f"after {calls:,} calls" for calls in milestones]
     times = {name: [run[2 * at] for run in runs] for at, name in enumerate(names)}
     sizes = {name: [run[2 * at + 1] for run in runs] for at, name in enumerate(names)}
     first, *others = names
@@ -117,16 +119,17 @@ def _repeated(effort: Effort) -> Iterator[Table]:
     yield Table("memory of the process after so many calls", "kB", sizes, None, growth)
 
 
-def _in_a_process() -> list[float]:
-    done = subprocess.run([sys.executable, "-m", "benchmarks.flat"], capture_output=True, text=True, check=True)
+def _in_a_process(milestones: Sequence[int]) -> list[float]:
+    command = [sys.executable, "-m", "benchmarks.flat", *map(str, milestones)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     return [float(number) for number in done.stdout.split()]
 
 
 def main() -> None:
-    """Call a million times; print what a call costs and the memory of the process, after each power of ten."""
+    """Call as often as the command line says; print what a call costs then, and the memory of the process."""
     func, provider, calls = traced(function), engine(), 0
     with made_by(provider):
-        for milestone in _CALLS:
+        for milestone in map(int, sys.argv[1:]):
             for _ in repeat(None, (milestone - calls) // MOST_SPANS):
                 call_function(func, MOST_SPANS)
                 provider.force_flush()  # what grows is not the queue
