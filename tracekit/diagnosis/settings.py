@@ -86,6 +86,7 @@ VARIABLES: Final[Mapping[str, str]] = {
 }
 # Each may also be set for traces alone.
 _FILES: Final = tuple(name for what in ("CERTIFICATE", "CLIENT_KEY", "CLIENT_CERTIFICATE") for name in _otlp(what))
+_KEYS, _CERTIFICATES = _otlp("CLIENT_KEY"), _otlp("CLIENT_CERTIFICATE")
 _KNOWN: Final = frozenset({*VARIABLES, *_FILES, *(name for setting in SETTINGS for name in setting.variables)})
 # Read by others: other signals, instrumentations, other exporters. Nothing is said of them.
 _OF_OTHERS: Final = re.compile(
@@ -172,7 +173,9 @@ def _shown(name: str, value: str, variable: str = "") -> str:
 def _unreadable(variables: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     """Yield each variable that `configure()` would refuse, and what it would say; each is read alone."""
     for name in sorted(variables.keys() & _KNOWN):
-        alone = Environment({name: variables[name], **_COMPANIONS.get(name, {})})
+        # A key says nothing without its certificate.
+        with_it = {other: variables[other] for other in _CERTIFICATES if name in _KEYS and other in variables}
+        alone = Environment({name: variables[name], **with_it, **_COMPANIONS.get(name, {})})
         for read in _readers():
             try:
                 read(alone)
