@@ -209,8 +209,29 @@ def test_a_body_that_is_no_json_request_is_answered_400_in_json(desk: Desk, body
 
 
 KEYS: Final = st.sampled_from(
-    "resourceSpans scopeSpans spans resource scope attributes key value traceId spanId status name events links code "
-    "stringValue intValue arrayValue kvlistValue values startTimeUnixNano".split()
+    [
+        "resourceSpans",
+        "scopeSpans",
+        "spans",
+        "resource",
+        "scope",
+        "attributes",
+        "key",
+        "value",
+        "traceId",
+        "spanId",
+        "status",
+        "name",
+        "events",
+        "links",
+        "code",
+        "stringValue",
+        "intValue",
+        "arrayValue",
+        "kvlistValue",
+        "values",
+        "startTimeUnixNano",
+    ]
 )
 SCALARS: Final = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.just("ab" * 16)
 
