@@ -117,7 +117,12 @@ def test_program_finds_itself_as_without_tracekit(command: list[str], tmp_path: 
 
 
 @pytest.mark.parametrize(
-    "program", ["def fail():\n    raise ValueError('broken')\n\n\nfail()\n", "def (\n", "raise KeyboardInterrupt"]
+    "program",
+    [
+        "def fail():\n    raise ValueError('broken')\n\n\nfail()\n",
+        pytest.param("def (\n", marks=pytest.mark.slow),
+        pytest.param("raise KeyboardInterrupt", marks=pytest.mark.slow),
+    ],
 )
 @pytest.mark.parametrize("options", [[], pytest.param(["--trace", "main.none"], marks=pytest.mark.slow)])
 def test_traceback_of_the_program_is_its_own(options: list[str], program: str, tmp_path: Path) -> None:

@@ -307,6 +307,7 @@ def test_settings_hold_while_capturing() -> None:
     assert "a" not in spans.one("test.call").attributes
 
 
+@pytest.mark.slow
 def test_fixture_comes_with_the_installed_package(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
         """
