@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import inspect
+import io
 import signal
 import sys
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from tracekit._stats import Counters, Stats
+from tracekit.export.batch import BatchProcessor
+from tracekit.export.console import TreeProcessor
+from tracekit.export.immediate import ImmediateProcessor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -113,3 +120,37 @@ def test_what_is_counted_and_never_asked_for_takes_no_memory() -> None:
     for _ in range(10_000):
         counters.add("started")
     assert len(counters._changes) <= 1_024
+
+
+@pytest.mark.parametrize("kind", ["immediate", "batch", "tree"])
+def test_a_span_that_ends_at_the_recursion_limit_is_accounted_for(kind: str) -> None:
+    counters = Counters()
+    exporter = InMemorySpanExporter()
+    processor: Any = {
+        "immediate": lambda: ImmediateProcessor(exporter, counters),
+        "batch": lambda: BatchProcessor(exporter, counters, max_queue_size=10),
+        "tree": lambda: TreeProcessor(io.StringIO(), counters=counters),
+    }[kind]()
+    tracer = TracerProvider(shutdown_on_exit=False).get_tracer("t")
+    limit = sys.getrecursionlimit()
+    came, entered = 0, 0
+    for room in [*range(2, 120), 500]:
+        span = tracer.start_span("s")
+        span.end()
+        try:
+            sys.setrecursionlimit(len(inspect.stack()) + room)
+        except RecursionError:  # less than there is already
+            continue
+        came += 1
+        try:
+            processor.on_end(span)
+            entered += 1
+        except RecursionError:  # before anything of it ran, or when the span was safe
+            continue
+        finally:
+            sys.setrecursionlimit(limit)
+    processor.force_flush()
+    stats = counters.snapshot()
+    assert entered <= stats.exported + sum(stats.dropped.values()) <= came
+    assert came >= entered > came - 20
+    processor.shutdown()

@@ -416,6 +416,25 @@ def test_a_span_ended_by_the_garbage_collector_may_come_at_any_moment() -> None:
     assert not service.buffer._held
 
 
+def test_shutdown_gives_each_processor_its_share_of_the_time() -> None:
+    shares: list[float] = []
+
+    class Timed(SpanProcessor):
+        def shutdown(self, timeout_millis: float = 0) -> None:
+            shares.append(timeout_millis)
+
+    class Failing(SpanProcessor):
+        def force_flush(self, timeout_millis: int = 0) -> bool:
+            shares.append(timeout_millis)
+            raise ValueError
+
+    TailBuffer(TailPolicy(keep_errors=True), [Timed(), Failing(), Timed()], Counters()).shutdown(3_000)
+    assert len(shares) == 3
+    assert shares[0] <= 1_000
+    assert shares[1] <= 1_500
+    assert 0 < shares[2] <= 3_000
+
+
 def test_shutdown_drops_what_is_still_open() -> None:
     service = Service()
     root = service.start("root")

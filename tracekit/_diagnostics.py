@@ -83,7 +83,11 @@ def forgive(operation: str, what: str, error: BaseException) -> None:
     A handler runs wherever the main thread happens to be. A `sys.exit()` or a time limit raised there is meant for the
     program, also when the program was just starting a span.
     """
-    if _from_signal_handler(error):
+    try:
+        is_meant_for_program = _from_signal_handler(error)
+    except RecursionError:  # no room to find out; a caller that cannot go on would not end its span
+        return
+    if is_meant_for_program:
         raise error
     report_failure(operation, what, error)
 

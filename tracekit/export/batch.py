@@ -150,12 +150,12 @@ class BatchProcessor(SpanProcessor):
             self._queue.refuse("after_shutdown")
             self._losses.say()
             return
-        if self._thread is None:
-            self._has_thread()
         waiting = self._add(span)
         if not waiting:
             self._losses.say()
             return
+        if self._thread is None:
+            self._has_thread()
         if waiting >= self._max_batch_size:
             if not self._is_woken:
                 self._is_woken = True

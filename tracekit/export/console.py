@@ -36,6 +36,9 @@ MAX_TRACES: Final = 1_000
 MAX_AGE_S: Final = 300.0
 _MAX_PRINTED: Final = 4_096
 _MAX_WAIT_S: Final = 1.0
+# A trace that is half sorted when the recursion limit is reached would be wrong for ever.
+_FRAMES_OF_SORTING: Final = 16
+_FRAMES_OF_PRINTING: Final = 64
 
 
 @final
@@ -64,25 +67,41 @@ class TreeProcessor(SpanProcessor):
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:  # noqa: ARG002  # the interface
         """Take note that *span* is open."""
-        context = _sampled(span)
-        if context is None or self._is_shut_down or threading.get_ident() in self._printing:
+        try:
+            context = _sampled(span)
+            if context is None or self._is_shut_down or threading.get_ident() in self._printing:
+                return
+            self._arrived.append(partial(self._waiting.start, context, span))
+            self._settle()
+        except RecursionError:  # what has arrived is sorted when the next span comes, or at a flush
             return
-        self._arrived.append(partial(self._waiting.start, context, span))
-        self._settle()
 
     def on_end(self, span: ReadableSpan) -> None:
         """Take *span*, and print its trace if that completes it."""
-        context = _sampled(span)
-        if context is None:
+        try:
+            context = _sampled(span)
+            if context is None:
+                return
+            if self._is_shut_down:
+                self._counters.drop("shut_down")
+                return
+            if threading.get_ident() in self._printing:
+                # Printing these would make more of them.
+                self._counters.drop("made_while_printing")
+                return
+        except RecursionError:
+            self._arrived.append(partial(self._end_later, span))
             return
-        if self._is_shut_down:
-            self._counters.drop("shut_down")
-        elif threading.get_ident() in self._printing:
-            # Printing these would make more of them.
-            self._counters.drop("made_while_printing")
-        else:
-            self._arrived.append(partial(self._waiting.end, context, span))
+        self._arrived.append(partial(self._waiting.end, context, span))
+        try:
             self._settle()
+        except RecursionError:  # as in `on_start`
+            return
+
+    def _end_later(self, span: ReadableSpan) -> list[_Part]:
+        """Take a span that ended where the stack had no room to look at it."""
+        context = _sampled(span)
+        return [] if context is None else self._waiting.end(context, span)
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
         """Print all ended spans; those of traces that still have open spans as incomplete."""
@@ -110,11 +129,18 @@ class TreeProcessor(SpanProcessor):
         while self._arrived and self._sorting.acquire(timeout=wait_s):
             try:
                 while self._arrived:
+                    _need_room(_FRAMES_OF_SORTING)
                     complete += self._arrived.popleft()()
+            except RecursionError:
+                break
             finally:
                 self._sorting.release()
         for part in complete:
-            self._print(part)
+            try:
+                _need_room(_FRAMES_OF_PRINTING)
+                self._print(part)
+            except RecursionError:
+                self._arrived.appendleft([part].copy)
 
     def _print(self, part: _Part) -> None:
         thread = threading.get_ident()
@@ -134,6 +160,12 @@ class TreeProcessor(SpanProcessor):
             self._counters.add("exported", len(part.ended))
         finally:
             self._printing.discard(thread)
+
+
+def _need_room(frames: int) -> None:
+    """Raise RecursionError where the stack has no room for so many *frames*."""
+    if frames:
+        _need_room(frames - 1)
 
 
 class _Part(NamedTuple):

@@ -84,7 +84,10 @@ class SpanQueue:
         waiting = len(self._spans)
         # Mostly none of these: what there is to look at is looked at aside.
         if waiting >= self._free_until or not waiting & _SAMPLED or self._broken:
-            return self._add_with_care(waiting, span)
+            try:
+                return self._add_with_care(waiting, span)
+            except RecursionError:
+                pass  # the stack has no room to look at anything; it has been left as it was
         self._spans.append(span)
         return waiting + 1
 
@@ -94,8 +97,9 @@ class SpanQueue:
         if waiting >= self._most or trace_id in self._broken or (is_weighed and not self._bears(span)):
             self._refuse_for_room(trace_id, is_full=waiting >= self._max_spans)
             return 0
+        seems = max(waiting + 1, self._max_batch) if self.is_heavy else waiting + 1
         self._spans.append(span)
-        return max(waiting + 1, self._max_batch) if self.is_heavy else waiting + 1
+        return seems
 
     def _bears(self, span: ReadableSpan) -> bool:
         """Weigh *span*; tells whether there is room for so many bytes."""

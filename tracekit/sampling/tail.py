@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import math
 import reprlib
 import threading
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from tracekit._stats import Counters
 
 _NS_PER_S: Final = 1_000_000_000
+_SHUTDOWN_TIMEOUT_MS: Final = 5_000
 
 
 @final
@@ -158,13 +160,23 @@ class TailBuffer(SpanProcessor):
         return flushed
 
     @override
-    def shutdown(self) -> None:
-        """Drop the traces that are still open, as sampling had decided, and shut the processors down."""
+    def shutdown(self, timeout_millis: float = _SHUTDOWN_TIMEOUT_MS) -> None:
+        """
+        Drop the traces that are still open, as sampling had decided, and shut the processors down.
+
+        Args:
+            timeout_millis: Longest wait in milliseconds for all processors together; each has its share of the rest.
+        """
+        deadline_s = time.monotonic() + timeout_millis / 1_000
         with self._lock:
             self._held.clear()
             self._held_spans = 0
-        for processor in self._processors:
-            processor.shutdown()
+        for place, processor in enumerate(self._processors):
+            left_ms = max(0.0, deadline_s - time.monotonic()) * 1_000 / (len(self._processors) - place)
+            try:
+                _shut_down(processor, left_ms)
+            except Exception as error:  # noqa: BLE001  # the other processors must be shut down
+                report_failure(type(processor).__name__, "shutdown", error)
 
     def _open(self, trace_id: int, root: Span) -> Sequence[ReadableSpan]:
         """Note that *root*, a local one, has started; return the spans to export now."""
@@ -273,6 +285,14 @@ def _serve(processor: SpanProcessor, method: str, *args: object) -> None:
         getattr(processor, method)(*args)
     except Exception as error:  # noqa: BLE001  # the other processors and spans must be served
         report_failure(type(processor).__name__, method, error)
+
+
+def _shut_down(processor: SpanProcessor, timeout_ms: float) -> None:
+    if "timeout_millis" in inspect.signature(processor.shutdown).parameters:
+        processor.shutdown(timeout_millis=timeout_ms)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+        return
+    processor.force_flush(int(timeout_ms))
+    processor.shutdown()
 
 
 def _is_local_root(span: ReadableSpan) -> bool:
