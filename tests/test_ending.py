@@ -438,7 +438,7 @@ def test_forked_child_does_not_end_the_spans_of_its_parent(provider: str, tmp_pa
 def test_exit_functions_registered_before_configuring_are_traced(tmp_path: Path) -> None:
     program = """
     import atexit
-    atexit.register(work)
+    atexit.register(lambda: work())
     configure(); work()
     """
     finish(start(tmp_path, program), 0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
+from tracekit import _exit  # noqa: F401  # pyright: ignore[reportUnusedImport]  # early: what registers first runs last
 from tracekit._version import __version__
 
 if TYPE_CHECKING:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Final, final
 
 from opentelemetry import trace as trace_api
 
-from tracekit import _exit  # noqa: F401  # pyright: ignore[reportUnusedImport]  # early: what registers first runs last
 from tracekit._diagnostics import report_failure
 from tracekit._redaction import Redactor
 from tracekit._version import __version__
