@@ -12,6 +12,7 @@ import contextlib
 import contextvars
 import gc
 import inspect
+import itertools
 import sys
 import threading
 from collections import defaultdict
@@ -115,12 +116,28 @@ def programs() -> SearchStrategy[Node]:
     return _nodes("coroutine", 3)
 
 
+class NumberedTask(asyncio.Task[Any]):
+    """A task that sets of tasks hold in its order: what has several tasks to cancel goes through a set."""
+
+    def __init__(self, coroutine: Coroutine[Any, Any, Any], *, loop: VirtualLoop, **options: Any) -> None:
+        self._number = next(loop.numbers)
+        super().__init__(coroutine, loop=loop, **options)
+
+    def __hash__(self) -> int:
+        return self._number
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+
 class VirtualLoop(asyncio.SelectorEventLoop):
     """An event loop whose clock jumps to the next timer as soon as there is nothing else to do."""
 
     def __init__(self) -> None:
         super().__init__()
         self._now = 0.0
+        self.numbers = itertools.count()
+        self.set_task_factory(lambda loop, coroutine, **options: NumberedTask(coroutine, loop=loop, **options))  # type: ignore[arg-type]
 
     def time(self) -> float:
         return self._now

@@ -203,7 +203,7 @@ check("code object is that of the function")(
 )
 check("file of the code object")(lambda shop: inspect.getsourcefile(shop.function))
 check("flags of the code object")(
-    lambda shop: [getattr(shop, name).__code__.co_flags & 0x3E0 for name in FUNCTIONS]  # what kind it is
+    lambda shop: [getattr(shop, name).__code__.co_flags & 0x3A0 for name in FUNCTIONS]  # what kind it is
 )
 check("unwrapping leads to a function")(lambda shop: type(inspect.unwrap(shop.wraps_of_wraps)))
 check("closure of a local function")(lambda shop: inspect.unwrap(shop.local(3)).__closure__[0].cell_contents)
@@ -667,14 +667,7 @@ def _as_program(shop: Any) -> list[Any]:
 
 
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # fork, while other threads run
-@pytest.mark.parametrize(
-    "name",
-    [
-        # Under `from __future__ import annotations` wrappers have no signature of their own yet.
-        pytest.param(name, marks=pytest.mark.xfail(strict=False)) if name.startswith("full argument") else name
-        for name in CHECKS
-    ],
-)
+@pytest.mark.parametrize("name", CHECKS)
 def test_decorated_and_plain_answer_alike(name: str, shops: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     answers = {}
     for kind, shop in shops.items():
