@@ -30,7 +30,7 @@ _ROOT: Final = Path(__file__).parent.parent
 _DOCUMENTS: Final = (_ROOT / "docs" / "performance.md", _ROOT / "README.md")
 _HEADLINE: Final = (
     ("calls", FUNCTION.title, TRACED, "a recorded call"),
-    ("calls", FUNCTION.title, TRACED_BELOW, "a call below an unsampled one"),
+    ("calls", f"{FUNCTION.title}, not recorded", TRACED_BELOW, "a call below an unsampled one"),
     ("pipeline", DELIVERED, TRACED_PIPELINE, "a span on its way to the collector"),
 )
 _BLOCK: Final = re.compile(

@@ -76,8 +76,9 @@ def test_a_case_runs_inside_what_it_asks_for_and_never_more_often_than_it_may() 
     case = Case("call", happened.append, within, lambda: happened.append("between"), most=3)
     measured = measure("a call", [case], "call", rounds=2)
     assert len(measured.samples["call"]) == 2
-    assert happened[:4] == ["in", 1, "out", "between"]
-    assert happened[-4:] == ["in", 3, "out", "between"]
+    # Each time once before it is measured.
+    assert happened[:5] == ["in", 1, 1, "out", "between"]
+    assert happened[-5:] == ["in", 1, 3, "out", "between"]
     assert max(times for times in happened if isinstance(times, int)) == 3
 
 
