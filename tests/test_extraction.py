@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import functools
 import logging
 import uuid
 from datetime import date, datetime, time, timedelta, timezone
@@ -227,6 +228,36 @@ def test_annotations_that_make_no_sense_are_not_ours_to_judge(spans: CapturedSpa
 
     traced("test.call")(call)(1)
     assert _attributes(spans) == {"a": 1, "b": 2}
+
+
+def read_by(span: Any) -> dict[str, Any]:
+    return {key: value for key, value in span.attributes.items() if key != "code.function.name"}
+
+
+def test_arguments_that_a_partial_holds_are_recorded(spans: CapturedSpans) -> None:
+    from functools import partial
+
+    class Orders:
+        def save(self, order_id: int, note: str = "", *rest: int, channel: str = "web", **more: Any) -> None: ...
+
+    traced("test.first")(partial(Orders.save, Orders(), 7, channel="shop"))("x")
+    traced("test.keywords")(partial(Orders.save, Orders(), order_id=7, note="x", weight=3))(note="y")
+    traced("test.nested")(partial(partial(Orders().save, 7), "x", 1, 2))(3, weight=4)
+    traced("test.told", attributes={"order.id": arg("order_id")})(partial(Orders().save, 7))()
+    assert read_by(spans.one("test.told")) == {"order.id": 7}
+    expected = {"order_id": 7, "note": "x", "channel": "shop"}
+    assert read_by(spans.one("test.first")) == expected
+    assert read_by(spans.one("test.keywords")) == {"order_id": 7, "note": "y", "channel": "web", "weight": 3}
+    assert read_by(spans.one("test.nested")) == {"order_id": 7, "note": "x", "channel": "web", "weight": 4}
+
+
+@pytest.mark.skipif(not hasattr(functools, "Placeholder"), reason="placeholders came with Python 3.14")
+def test_places_that_a_partial_leaves_are_filled(spans: CapturedSpans) -> None:
+    def save(order_id: int, note: str) -> None: ...
+
+    placeholder: Any = getattr(functools, "Placeholder", None)
+    traced("test.save")(functools.partial(save, placeholder, "x"))(7)
+    assert read_by(spans.one("test.save")) == {"order_id": 7, "note": "x"}
 
 
 def test_annotations_of_partials_and_callable_objects_count(spans: CapturedSpans) -> None:

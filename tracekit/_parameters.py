@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import builtins
+import functools
 import inspect
 import sys
 from collections import ChainMap
 from collections.abc import Callable, Mapping
 from inspect import Parameter
-from typing import Annotated, Any, Final, ForwardRef, TypeAlias, final, get_args, get_origin
+from typing import Annotated, Any, Final, ForwardRef, TypeAlias, TypeGuard, final, get_args, get_origin
 
 from tracekit._extractors import SpanAttribute
 from tracekit._naming import named
@@ -35,13 +36,17 @@ class Parameters:
 
     def __init__(self, func: Callable[..., Any] | None) -> None:
         self._func = func
-        parameters = _parameters(func)
+        # Of a partial those of what it calls: the arguments it holds belong to each call.
+        whole = func.func if _is_partial(func) else func
+        parameters = _parameters(whole)
         self.names: tuple[str, ...] = tuple(parameters)
         # How the wrapper is declared.
         self.source: SignatureSource = SignatureSource(func)
         is_own = self.names == self.source.names and _SAYS_OTHERWISE.isdisjoint(getattr(func, "__dict__", ()))
         # Binds a call to the names, where they are not the wrapper's own: then the interpreter has bound it already.
         self.binder: Binder | None = None if is_own or func is None else _compile_binder(parameters)
+        if self.binder is not None and _is_partial(func):
+            self.binder = _completed(self.binder, func)
         self.keywords: int | None = None
         self.receiver: int | None = None
         for index, parameter in enumerate(parameters.values()):
@@ -165,6 +170,23 @@ def _parameters(func: Callable[..., Any] | None) -> Mapping[str, Parameter]:
             "args": Parameter("args", Parameter.VAR_POSITIONAL),
             "kwargs": Parameter("kwargs", Parameter.VAR_KEYWORD),
         }
+
+
+def _is_partial(func: object) -> TypeGuard[functools.partial[Any]]:
+    return issubclass(type(func), functools.partial)
+
+
+def _completed(binder: Binder, func: functools.partial[Any]) -> Binder:
+    """Return *binder* with the arguments that *func* holds, which leaves places for others from Python 3.14 on."""
+    held, keywords, gap = func.args, func.keywords, getattr(functools, "Placeholder", Parameter.empty)
+    gaps = sum(value is gap for value in held)
+
+    def bind(*args: Any, **kwargs: Any) -> tuple[Any, ...]:
+        filling = iter(args[:gaps])
+        filled = [next(filling) if value is gap else value for value in held]
+        return binder(*filled, *args[gaps:], **{**keywords, **kwargs})
+
+    return bind
 
 
 def _compile_binder(parameters: Mapping[str, Parameter]) -> Binder:
