@@ -552,6 +552,26 @@ def test_directory_that_others_can_open_is_refused(monkeypatch: pytest.MonkeyPat
     configure(exporter="none")
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="no such sockets")
+def test_directory_that_leads_elsewhere_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    # Somebody else may have put the name up in the directory for temporary files.
+    (tmp_path / "own").mkdir(mode=0o700)
+    (tmp_path / "runtime").mkdir()
+    (tmp_path / "runtime" / "tracekit").symlink_to(tmp_path / "own")
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "runtime"))
+    monkeypatch.setenv("TRACEKIT_STATUS", "1")
+    with pytest.raises(ConfigurationError, match="TRACEKIT_STATUS='1'"):
+        configure(exporter="none")
+    assert list((tmp_path / "own").iterdir()) == []
+
+
+def test_what_others_say_cannot_drive_the_terminal(diagnose: Doctor, otlp_grpc: GrpcReceiver) -> None:
+    otlp_grpc.answer(Answer(grpc="INTERNAL", details="\x1b[2Jgone"))
+    text = diagnose.text(*at(otlp_grpc), "--send", OTEL_SERVICE_NAME="\x1b[2Jshop")
+    assert "gone" in text
+    assert "\x1b" not in text
+
+
 def test_process_id_that_is_none_is_a_wrong_argument(capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", "--pid", "shop"]) == 2
     assert capfd.readouterr().err.startswith("tracekit doctor: --pid shop: expected the id of a process, or all")

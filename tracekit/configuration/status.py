@@ -55,7 +55,7 @@ def tell_of(tracing: Tracing, directory: Path) -> None:
 def status_directory(asked: str | None) -> Path:
     """Return where the sockets are: *asked*, the value of the variable, may name a directory."""
     if asked not in (None, "", "1", "true"):
-        return Path(str(asked)).expanduser().absolute()
+        return Path(str(asked)).expanduser().resolve()
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     if runtime:
         return Path(runtime) / "tracekit"
@@ -83,7 +83,9 @@ def status_of(path: Path) -> dict[str, Any]:
 
 
 def sockets_in(directory: Path) -> dict[int, Path]:
-    """Return the sockets of processes, by process id."""
+    """Return the sockets of this user's processes, by process id."""
+    if not _is_private(directory):
+        return {}
     return {int(path.stem): path for path in sorted(directory.glob(f"*{_SUFFIX}")) if path.stem.isdecimal()}
 
 
@@ -91,13 +93,20 @@ def _checked(asked: str) -> Path:
     directory = status_directory(asked)
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = directory.stat()
     except OSError as error:
         raise wrong_variable(VARIABLE, asked, f"1, or a directory that can be made ({error.strerror})") from error
-    # In a directory that others can write to, one of them could have put up a socket before.
-    if found.st_uid != os.getuid() or stat.S_IMODE(found.st_mode) & 0o077:
+    if not _is_private(directory):
         raise wrong_variable(VARIABLE, asked, f"1, or a directory that is open to you alone (chmod 700 {directory})")
     return directory
+
+
+def _is_private(directory: Path) -> bool:
+    """Tell whether nobody else can have put anything there, nor led the name elsewhere."""
+    try:
+        found = directory.lstat()
+    except OSError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not stat.S_IMODE(found.st_mode) & 0o077
 
 
 @final

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, final
 
 from tracekit._version import __version__
+from tracekit.export.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -26,6 +27,7 @@ _TITLES: Final[dict[Group, str]] = {
 }
 _COLORS: Final[dict[Status, str]] = {"ok": "32", "info": "2", "warn": "33", "fail": "1;31"}
 _INDENT: Final = " " * 8
+_MAX_LINE: Final = 2_000
 
 
 @final
@@ -102,9 +104,10 @@ class Report:
                 group = finding.group
                 lines += [""] * bool(lines) + [paint("1", _TITLES[finding.group])]
             mark = "-" if finding.status == "info" else finding.status
-            lines.append(f"  {paint(_COLORS[finding.status], f'{mark:4}')}  {finding.message}")
+            # Some of it is somebody else's: what receivers and processes say.
+            lines.append(f"  {paint(_COLORS[finding.status], f'{mark:4}')}  {printable(finding.message, _MAX_LINE)}")
             if finding.advice:
-                lines.append(f"{_INDENT}{finding.advice}")
+                lines.append(f"{_INDENT}{printable(finding.advice, _MAX_LINE)}")
         counts = {status: sum(f.status == status for f in self.findings) for status in ("fail", "warn")}
         ending = ", ".join(
             _count(counts[s], noun) for s, noun in (("fail", "problem"), ("warn", "warning")) if counts[s]

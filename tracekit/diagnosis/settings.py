@@ -122,18 +122,14 @@ def check_settings(report: Report, given: Mapping[str, Any], variables: Mapping[
         )
     if variables.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         report.add("settings", "disabled", "warn", "OTEL_SDK_DISABLED=true: no span is made", "Unset it to trace")
-    for setting in SETTINGS:
-        value, source = _value_of(setting, given, variables)
-        _add(report, setting.name, value, source)
-    for name, default in VARIABLES.items():
-        is_set = bool(variables.get(name, "").strip())
-        if is_set:
-            _add(report, name, variables[name].strip(), "environment")
-        else:
-            _add(report, name, default, "default")
-    for name in _FILES:
-        if name not in VARIABLES and variables.get(name, "").strip():
-            _add(report, name, variables[name].strip(), "environment")
+    told = [(setting.name, *_value_of(setting, given, variables)) for setting in SETTINGS]
+    for name in dict.fromkeys((*VARIABLES, *_FILES)):
+        value = variables.get(name, "").strip()
+        if value or name in VARIABLES:
+            told.append((name, value or VARIABLES[name], "environment" if value else "default"))
+    # What somebody has set comes first.
+    for name, value, source in sorted(told, key=lambda each: each[2] == "default"):
+        _add(report, name, value, source)
 
 
 def _add(report: Report, name: str, value: str, source: str) -> None:
