@@ -293,6 +293,27 @@ def test_sitecustomize_of_the_program_is_still_imported(shop: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("arguments", "service"),
+    [
+        (("main.py",), "main"),
+        (("-m", "shop.worker"), "shop.worker"),
+        (("python", "-W", "error", "main.py"), "main"),
+        (("python", "-m", "shop.worker"), "shop.worker"),
+        (("--service", "mine", "main.py"), "mine"),
+    ],
+)
+def test_service_is_called_after_the_program(
+    arguments: tuple[str, ...], service: str, shop: Path, otlp_http: HttpReceiver
+) -> None:
+    for name in ("main.py", "shop/worker.py"):
+        write(shop, name, "import tracekit\nwith tracekit.traced_block('orders.create'): pass\n")
+    ran = run(shop, "--endpoint", otlp_http.endpoint, "--protocol", "http/protobuf", *arguments)
+    assert ran.returncode == 0, ran.stderr
+    assert otlp_http.wait_for_spans(1)[0].resource["service.name"] == service
+
+
+@pytest.mark.slow
 def test_program_that_sets_tracing_up_itself_does_so(tmp_path: Path) -> None:
     write(
         tmp_path,

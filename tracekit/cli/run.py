@@ -42,6 +42,7 @@ _NOT_FOUND: Final = 127
 _NOT_EXECUTABLE: Final = 126
 # What servers are given to serve: `shop.main:app`.
 _APPLICATION: Final = re.compile(r"(?P<module>[A-Za-z_][\w.]*):[A-Za-z_]\w*(\(.*\))?")
+_PYTHON: Final = re.compile(r"python[\d.]*(\.exe)?")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -150,8 +151,12 @@ def _service(name: str) -> str | None:
 def _name_of(module: Sequence[str] | None, program: Sequence[str]) -> str:
     if module:
         return module[0]
-    served = next((found for word in program[1:] if (found := _APPLICATION.fullmatch(word))), None)
-    return Path(program[0]).stem if served is None else served["module"].partition(".")[0]
+    name, arguments = Path(program[0]).stem, program[1:]
+    if _PYTHON.fullmatch(Path(program[0]).name):
+        after_m = arguments[arguments.index("-m") + 1 :] if "-m" in arguments else ()
+        return next(iter(after_m), next((Path(word).stem for word in arguments if word.endswith(".py")), name))
+    served = next((found for word in arguments if (found := _APPLICATION.fullmatch(word))), None)
+    return name if served is None else served["module"].partition(".")[0]
 
 
 def _check(plan: Plan) -> None:
