@@ -25,7 +25,8 @@ class Waterfall {
     this.scroller = byId("waterfall");
     this.rows = new Rows(this.scroller, SPAN_ROW_HEIGHT, makeSpanRow, (row, index) => this.#showRow(row, index));
     this.grid = element("div", { class: "grid", "aria-hidden": "true" });
-    this.scroller.append(this.grid);
+    // It stays in sight and is no higher than that: a million pixels are slow to paint.
+    this.scroller.prepend(this.grid);
     this.scroller.addEventListener("click", (event) => this.#click(event));
     this.scroller.addEventListener("dblclick", (event) => {
       const span = this.#spanAt(event);
@@ -136,9 +137,9 @@ class Waterfall {
     while (this.grid.children.length < times.length) this.grid.append(element("i"));
     [...this.grid.children].forEach((line, index) => {
       line.hidden = index >= times.length;
+      line.style.height = `${this.scroller.clientHeight}px`;
       if (!line.hidden) line.style.left = `${this.range.place(times[index]) * 100}%`;
     });
-    this.grid.style.height = `${this.shown.length * SPAN_ROW_HEIGHT}px`;
   }
 
   #showRow(row, index) {
