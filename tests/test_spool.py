@@ -326,6 +326,7 @@ for number in range(5):
         for _ in range(20):
             assert spool.add([Request(b"child", 2)])
         assert spool.fates(40) == Fates(40)
+        spool.close()
         sys.exit(0)
     children.append(child)
 for child in children:
