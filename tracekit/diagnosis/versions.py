@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import re
 import sys
@@ -52,12 +53,13 @@ def _check_engine(report: Report) -> None:
     from tracekit.recording import provider
 
     fits = bool(getattr(provider, "ENGINE_FITS", True))
+    is_asked_for = os.environ.get("TRACEKIT_ENGINE") == "sdk"
     report.add(
         "versions",
         "engine",
-        "ok" if fits else "warn",
-        "spans are made by tracekit's engine" if fits else "spans are made by the SDK, which costs more a span",
-        "" if fits else "unset TRACEKIT_ENGINE, or use a release of opentelemetry-sdk that the log names",
+        "ok" if fits else "info" if is_asked_for else "warn",
+        f"spans are made by {'tracekit' if fits else 'the SDK'}'s engine" + (", as asked for" if is_asked_for else ""),
+        "" if fits or is_asked_for else "They cost more: the log says which releases of opentelemetry-sdk fit",
         engine="tracekit" if fits else "sdk",
     )
 
