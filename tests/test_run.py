@@ -427,8 +427,6 @@ def test_server_and_its_workers_are_traced_until_sigterm(
     otlp_http: HttpReceiver,
     started: list[subprocess.Popen[bytes]],
 ) -> None:
-    if "gunicorn" in command:
-        pytest.importorskip("gunicorn")
     write(shop, "served.py", _FLASK if "flask" in command else module)
     process = start(shop, otlp_http, *(word.format(port=port) for word in command))
     started.append(process)
