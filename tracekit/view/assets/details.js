@@ -39,7 +39,11 @@ class Details {
       this.#head(span),
       this.#figures(span, trace),
       this.#error(span),
-      this.#section("Attributes", span.attributes.length / 2, span.attributes.length ? this.#table(span.attributes) : null),
+      this.#section(
+        "Attributes",
+        span.attributes.length / 2,
+        span.attributes.length ? this.#table(span.attributes) : null,
+      ),
       this.#section("Events", span.eventCount, span.events.length ? this.#events(span, trace) : null),
       this.#section("Links", span.linkCount, span.links.length ? this.#links(span) : null),
       this.#ids(span),
@@ -51,54 +55,106 @@ class Details {
     const dot = element("i", { class: "dot" });
     dot.style.background = `var(${this.colours.of(span.service)})`;
     const status = STATUS_NAMES[span.status];
-    return element("header", { class: "details-head" },
-      button({ class: "back quiet square", "aria-label": "Back to the trace" }, () => this.actions.close(), icon("back")),
-      element("div", { class: "details-title" },
+    return element(
+      "header",
+      { class: "details-head" },
+      button(
+        { class: "back quiet square", "aria-label": "Back to the trace" },
+        () => this.actions.close(),
+        icon("back"),
+      ),
+      element(
+        "div",
+        { class: "details-title" },
         element("h3", {}, span.name || "(no name)"),
-        element("p", { class: "facts" }, dot, element("span", {}, span.service || "(no service)"),
+        element(
+          "p",
+          { class: "facts" },
+          dot,
+          element("span", {}, span.service || "(no service)"),
           element("span", { class: "tag" }, span.kind),
-          span.status ? element("span", { class: `tag ${status}` }, status) : null)),
-      button({ class: "close quiet square", "aria-label": "Close the details", title: "Close (Esc)" }, () => this.actions.close(), icon("close")));
+          span.status ? element("span", { class: `tag ${status}` }, status) : null,
+        ),
+      ),
+      button(
+        { class: "close quiet square", "aria-label": "Close the details", title: "Close (Esc)" },
+        () => this.actions.close(),
+        icon("close"),
+      ),
+    );
   }
 
   #figures(span, trace) {
     const share = trace.duration ? span.duration / trace.duration : 0;
-    const figure = (label, value, title) => element("div", { title }, element("dt", {}, label), element("dd", {}, value));
-    return element("dl", { class: "figures" },
+    const figure = (label, value, title) =>
+      element("div", { title }, element("dt", {}, label), element("dd", {}, value));
+    return element(
+      "dl",
+      { class: "figures" },
       figure("Duration", durationText(span), `${(share * 100).toFixed(1)}% of the trace`),
       figure("Self", formatDuration(span.selfTime), "Without its children"),
       figure("Start", `+${formatDuration(span.start)}`, formatTime(span.ms)),
-      figure("Children", span.children.length.toLocaleString("en")));
+      figure("Children", span.children.length.toLocaleString("en")),
+    );
   }
 
   #error(span) {
     if (span.status !== ERROR && !span.description) return null;
-    const stack = span.events.find(([, , name, attributes]) => name === "exception" && attribute(attributes, "exception.stacktrace"));
+    const stack = span.events.find(
+      ([, , name, attributes]) => name === "exception" && attribute(attributes, "exception.stacktrace"),
+    );
     const raised = span.events.find(([, , name]) => name === "exception");
-    const told = span.description || (raised ? exceptionText(raised[3]) : "") || visible(attribute(span.attributes, "error.type"));
+    const told =
+      span.description || (raised ? exceptionText(raised[3]) : "") || visible(attribute(span.attributes, "error.type"));
     const cause = innermostError(span);
-    return element("section", { class: "error-box" },
+    return element(
+      "section",
+      { class: "error-box" },
       element("p", {}, icon("error"), element("span", { class: "text" }, shortened(told || "Failed"))),
-      cause === span ? null : element("p", { class: "cause" },
-        "First failed in ", button({ class: "go" }, () => this.actions.go(cause.traceId, cause.id), cause.name || "(no name)"),
-        !told && cause.description ? `: ${shortened(cause.description)}` : null),
-      stack ? stackTrace(attribute(stack[3], "exception.stacktrace")) : null);
+      cause === span
+        ? null
+        : element(
+            "p",
+            { class: "cause" },
+            "First failed in ",
+            button({ class: "go" }, () => this.actions.go(cause.traceId, cause.id), cause.name || "(no name)"),
+            !told && cause.description ? `: ${shortened(cause.description)}` : null,
+          ),
+      stack ? stackTrace(attribute(stack[3], "exception.stacktrace")) : null,
+    );
   }
 
   #section(title, count, content) {
     if (!content) return null;
-    return element("section", {}, element("h4", {}, title, element("span", { class: "count" }, count.toLocaleString("en"))), content);
+    return element(
+      "section",
+      {},
+      element("h4", {}, title, element("span", { class: "count" }, count.toLocaleString("en"))),
+      content,
+    );
   }
 
   #table(attributes) {
     const rows = [...pairs(attributes)].map(([key, value]) => {
       const text = visible(valueText(value));
       const isShort = text.length > 0 && text.length <= 80 && !/["\\\n]/.test(text);
-      return element("div", { class: "pair" },
+      return element(
+        "div",
+        { class: "pair" },
         element("dt", {}, visible(key)),
-        element("dd", { class: typeof value === "string" ? "mono" : "mono plain" }, longText(text),
-          isShort ? button({ class: "find quiet square", "aria-label": `Search for this ${key}`, title: "Search for it" },
-            () => this.actions.search(/\s/.test(key + text) ? `"${key}=${text}"` : `${key}=${text}`), icon("search")) : null));
+        element(
+          "dd",
+          { class: typeof value === "string" ? "mono" : "mono plain" },
+          longText(text),
+          isShort
+            ? button(
+                { class: "find quiet square", "aria-label": `Search for this ${key}`, title: "Search for it" },
+                () => this.actions.search(/\s/.test(key + text) ? `"${key}=${text}"` : `${key}=${text}`),
+                icon("search"),
+              )
+            : null,
+        ),
+      );
     });
     return element("dl", { class: "pairs" }, ...rows);
   }
@@ -108,52 +164,93 @@ class Details {
       const isException = name === "exception";
       const rest = [...pairs(attributes)].filter(([key]) => !isException || !TOLD_BY_EXCEPTION.has(key)).flat();
       const stack = isException ? attribute(attributes, "exception.stacktrace") : "";
-      return element("li", { class: isException ? "exception" : null },
-        element("div", { class: "line" },
+      return element(
+        "li",
+        { class: isException ? "exception" : null },
+        element(
+          "div",
+          { class: "line" },
           element("span", { class: "name" }, isException ? shortened(exceptionText(attributes)) : visible(name)),
-          element("span", { class: "when" }, `+${formatDuration(Math.max(trace.offset(ms, ns) - span.start, 0))}`)),
+          element("span", { class: "when" }, `+${formatDuration(Math.max(trace.offset(ms, ns) - span.start, 0))}`),
+        ),
         stack && span.status !== ERROR ? stackTrace(stack) : null,
-        rest.length ? this.#table(rest) : null);
+        rest.length ? this.#table(rest) : null,
+      );
     });
-    if (span.eventCount > items.length) items.push(element("li", {}, `${formatCount(span.eventCount - items.length, "more event")} not kept`));
+    if (span.eventCount > items.length)
+      items.push(element("li", {}, `${formatCount(span.eventCount - items.length, "more event")} not kept`));
     return element("ol", { class: "events" }, ...items);
   }
 
   #links(span) {
     const items = span.links.map(([traceId, spanId, attributes]) => {
       const target = this.traces.byId.get(traceId)?.spans.find((other) => other.id === spanId);
-      return element("li", {},
+      return element(
+        "li",
+        {},
         target
-          ? button({ class: "go" }, () => this.actions.go(traceId, spanId), `${target.name || "(no name)"} `,
-            element("span", { class: "muted" }, target.traceId === span.traceId ? "in this trace" : "in another trace"))
+          ? button(
+              { class: "go" },
+              () => this.actions.go(traceId, spanId),
+              `${target.name || "(no name)"} `,
+              element(
+                "span",
+                { class: "muted" },
+                target.traceId === span.traceId ? "in this trace" : "in another trace",
+              ),
+            )
           : element("span", { class: "muted" }, "A span that is not here"),
         element("div", { class: "ids" }, copyButton(traceId), copyButton(spanId)),
-        attributes.length ? this.#table(attributes) : null);
+        attributes.length ? this.#table(attributes) : null,
+      );
     });
     return element("ul", { class: "links" }, ...items);
   }
 
   #ids(span) {
-    const line = (label, content) => element("div", { class: "pair" }, element("dt", {}, label), element("dd", {}, content));
+    const line = (label, content) =>
+      element("div", { class: "pair" }, element("dt", {}, label), element("dd", {}, content));
     const { parent } = span;
-    return element("section", {}, element("h4", {}, "Ids"),
-      element("dl", { class: "pairs names" },
+    return element(
+      "section",
+      {},
+      element("h4", {}, "Ids"),
+      element(
+        "dl",
+        { class: "pairs names" },
         line("Trace", copyButton(span.traceId)),
         line("Span", copyButton(span.id)),
-        span.parentId ? line(span.isRemote ? "Remote parent" : "Parent", parent
-          ? button({ class: "go" }, () => this.actions.go(span.traceId, parent.id), parent.name || "(no name)")
-          : copyButton(span.parentId)) : null,
+        span.parentId
+          ? line(
+              span.isRemote ? "Remote parent" : "Parent",
+              parent
+                ? button({ class: "go" }, () => this.actions.go(span.traceId, parent.id), parent.name || "(no name)")
+                : copyButton(span.parentId),
+            )
+          : null,
         line("In logs", copyButton(`trace_id=${span.traceId} span_id=${span.id}`, `trace_id=… span_id=${span.id}`)),
-        span.scope ? line("Scope", element("span", { class: "mono" }, span.scope)) : null));
+        span.scope ? line("Scope", element("span", { class: "mono" }, span.scope)) : null,
+      ),
+    );
   }
 
   #resource(span) {
     if (!span.resource.length) return null;
-    const fold = element("details", { class: "resource" },
-      element("summary", {}, "Resource", element("span", { class: "count" }, (span.resource.length / 2).toLocaleString("en"))),
-      this.#table(span.resource));
+    const fold = element(
+      "details",
+      { class: "resource" },
+      element(
+        "summary",
+        {},
+        "Resource",
+        element("span", { class: "count" }, (span.resource.length / 2).toLocaleString("en")),
+      ),
+      this.#table(span.resource),
+    );
     fold.open = this.isResourceOpen;
-    fold.addEventListener("toggle", () => { this.isResourceOpen = fold.open; });
+    fold.addEventListener("toggle", () => {
+      this.isResourceOpen = fold.open;
+    });
     return fold;
   }
 }
@@ -169,7 +266,8 @@ function innermostError(span) {
 
 /** "ValueError: no card" of an exception event. */
 function exceptionText(attributes) {
-  const type = attribute(attributes, "exception.type"), message = attribute(attributes, "exception.message");
+  const type = attribute(attributes, "exception.type"),
+    message = attribute(attributes, "exception.message");
   const name = type.slice(type.lastIndexOf(".") + 1);
   return visible(name && message ? `${name}: ${message}` : name || message || "exception");
 }
@@ -182,13 +280,22 @@ function shortened(text) {
 function longText(text) {
   const shown = element("span", { class: "text" }, shortened(text) || "(empty)");
   if (text.length <= LONG_TEXT) return shown;
-  const more = button({ class: "more" }, () => {
-    shown.textContent = text;
-    more.remove();
-  }, `All ${text.length.toLocaleString("en")} characters`);
+  const more = button(
+    { class: "more" },
+    () => {
+      shown.textContent = text;
+      more.remove();
+    },
+    `All ${text.length.toLocaleString("en")} characters`,
+  );
   return element("span", {}, shown, more);
 }
 
 function stackTrace(text) {
-  return element("details", { class: "stack" }, element("summary", {}, "Stack trace"), element("pre", { tabindex: "0" }, visible(text)));
+  return element(
+    "details",
+    { class: "stack" },
+    element("summary", {}, "Stack trace"),
+    element("pre", { tabindex: "0" }, visible(text)),
+  );
 }

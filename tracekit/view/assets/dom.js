@@ -57,7 +57,8 @@ function oncePerFrame(action) {
 function prepareCanvas(canvas, width, height) {
   const ratio = window.devicePixelRatio || 1;
   if (!(width > 0 && height > 0)) return null;
-  const wide = Math.round(width * ratio), high = Math.round(height * ratio);
+  const wide = Math.round(width * ratio),
+    high = Math.round(height * ratio);
   if (canvas.width !== wide) canvas.width = wide;
   if (canvas.height !== high) canvas.height = high;
   const context = canvas.getContext("2d");
@@ -68,13 +69,22 @@ function prepareCanvas(canvas, width, height) {
 
 /** Make a button that copies `text`, shown as `label`. */
 function copyButton(text, label = text) {
-  const made = button({ class: "copy", title: "Copy" }, () => {
-    copy(text).then(() => {
-      made.classList.add("done");
-      say("Copied");
-      setTimeout(() => made.classList.remove("done"), 1200);
-    }, () => say("Cannot copy"));
-  }, element("span", { class: "mono" }, label), icon("copy"), icon("done"));
+  const made = button(
+    { class: "copy", title: "Copy" },
+    () => {
+      copy(text).then(
+        () => {
+          made.classList.add("done");
+          say("Copied");
+          setTimeout(() => made.classList.remove("done"), 1200);
+        },
+        () => say("Cannot copy"),
+      );
+    },
+    element("span", { class: "mono" }, label),
+    icon("copy"),
+    icon("done"),
+  );
   return made;
 }
 

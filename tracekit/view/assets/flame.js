@@ -33,7 +33,9 @@ class Flame {
       if (span) range.fit(span);
     });
     this.canvas.addEventListener("pointermove", (event) => this.#showTip(event));
-    this.canvas.addEventListener("pointerleave", () => { this.tip.hidden = true; });
+    this.canvas.addEventListener("pointerleave", () => {
+      this.tip.hidden = true;
+    });
     range.listenForWheel(this.scroller, (event) => {
       const box = this.scroller.getBoundingClientRect();
       return Math.min(Math.max((event.clientX - box.left) / box.width, 0), 1);
@@ -60,7 +62,8 @@ class Flame {
     const top = span.lane * FLAME_ROW_HEIGHT;
     const { scrollTop, clientHeight } = this.scroller;
     if (top < scrollTop) this.scroller.scrollTop = top;
-    else if (top + FLAME_ROW_HEIGHT > scrollTop + clientHeight) this.scroller.scrollTop = top + FLAME_ROW_HEIGHT - clientHeight;
+    else if (top + FLAME_ROW_HEIGHT > scrollTop + clientHeight)
+      this.scroller.scrollTop = top + FLAME_ROW_HEIGHT - clientHeight;
     this.plan();
     this.select(span, options);
   }
@@ -77,7 +80,10 @@ class Flame {
     const siblings = span.parent ? span.parent.children : this.trace.arranged().filter((other) => !other.parent);
     const index = siblings.indexOf(span);
     const target = {
-      ArrowDown: span.children[0], ArrowUp: span.parent, ArrowLeft: siblings[index - 1], ArrowRight: siblings[index + 1],
+      ArrowDown: span.children[0],
+      ArrowUp: span.parent,
+      ArrowLeft: siblings[index - 1],
+      ArrowRight: siblings[index + 1],
     }[key];
     if (target) this.go(target);
     return true;
@@ -88,7 +94,10 @@ class Flame {
     if (this.lanes) return;
     const ends = [];
     this.lanes = [];
-    const spans = this.trace.arranged().slice().sort((a, b) => a.start - b.start || a.depth - b.depth);
+    const spans = this.trace
+      .arranged()
+      .slice()
+      .sort((a, b) => a.start - b.start || a.depth - b.depth);
     for (const span of spans) span.lane = -1;
     for (const span of spans) {
       // A child that claims to begin before its parent goes below where the parent will be at best.
@@ -104,7 +113,8 @@ class Flame {
   render() {
     if (!this.trace || this.scroller.hidden) return;
     this.#arrange();
-    const width = this.scroller.clientWidth, height = this.scroller.clientHeight;
+    const width = this.scroller.clientWidth,
+      height = this.scroller.clientHeight;
     this.space.style.height = `${Math.max(this.lanes.length * FLAME_ROW_HEIGHT - height, 0)}px`;
     const context = prepareCanvas(this.canvas, width, height);
     if (!context) return;
@@ -117,12 +127,14 @@ class Flame {
     const top = this.scroller.scrollTop;
     const first = Math.floor(top / FLAME_ROW_HEIGHT);
     const last = Math.min(this.lanes.length, Math.ceil((top + height) / FLAME_ROW_HEIGHT));
-    for (let lane = first; lane < last; lane++) this.#drawLane(context, this.lanes[lane], lane * FLAME_ROW_HEIGHT - top, width, colour);
+    for (let lane = first; lane < last; lane++)
+      this.#drawLane(context, this.lanes[lane], lane * FLAME_ROW_HEIGHT - top, width, colour);
   }
 
   #drawGrid(context, width, height) {
     context.fillStyle = this.theme.colour("--line");
-    for (const ns of this.range.ticks(width / TICK_WIDTH).times) context.fillRect(Math.round(this.range.place(ns) * width), 0, 1, height);
+    for (const ns of this.range.ticks(width / TICK_WIDTH).times)
+      context.fillRect(Math.round(this.range.place(ns) * width), 0, 1, height);
   }
 
   #drawLane(context, spans, y, width, colour) {
@@ -160,13 +172,15 @@ class Flame {
     if (room < 3) return;
     context.fillStyle = colour("--on-service");
     const text = `${span.name}  ${durationText(span)}`;
-    const label = text.length <= room ? text : span.name.length <= room ? span.name : `${span.name.slice(0, room - 1)}…`;
+    const label =
+      text.length <= room ? text : span.name.length <= room ? span.name : `${span.name.slice(0, room - 1)}…`;
     context.fillText(label, from, y + FLAME_ROW_HEIGHT / 2 + 0.5);
   }
 
   /** The index of the first span of a lane that may be in sight; within a lane spans do not overlap. */
   #firstIn(spans) {
-    let low = 0, high = spans.length;
+    let low = 0,
+      high = spans.length;
     while (low < high) {
       const middle = (low + high) >> 1;
       if (spans[middle].start < this.range.from) low = middle + 1;
@@ -196,8 +210,13 @@ class Flame {
     if (!span) return;
     this.tip.replaceChildren(
       element("b", {}, span.name || "(no name)"),
-      element("span", {}, [span.service, durationText(span), `self ${formatDuration(span.selfTime)}`].filter(Boolean).join(" · ")),
-      ...(span.description ? [element("span", { class: "error" }, span.description.slice(0, 200))] : []));
+      element(
+        "span",
+        {},
+        [span.service, durationText(span), `self ${formatDuration(span.selfTime)}`].filter(Boolean).join(" · "),
+      ),
+      ...(span.description ? [element("span", { class: "error" }, span.description.slice(0, 200))] : []),
+    );
     const box = this.tip.getBoundingClientRect();
     this.tip.style.left = `${Math.max(Math.min(event.clientX + 14, innerWidth - box.width - 8), 8)}px`;
     this.tip.style.top = `${Math.max(Math.min(event.clientY + 16, innerHeight - box.height - 8), 8)}px`;

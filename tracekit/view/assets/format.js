@@ -2,7 +2,13 @@
 
 /* Durations, times and counts as people read them. */
 
-const UNITS = [[60e9, "min"], [1e9, "s"], [1e6, "ms"], [1e3, "µs"], [1, "ns"]];
+const UNITS = [
+  [60e9, "min"],
+  [1e9, "s"],
+  [1e6, "ms"],
+  [1e3, "µs"],
+  [1, "ns"],
+];
 
 /** 1234567 -> "1.23ms" */
 function formatDuration(ns) {
@@ -18,11 +24,16 @@ function formatDuration(ns) {
 function parseDuration(text) {
   const found = /^(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|min)?$/.exec(text);
   if (!found) return null;
-  const sizes = { ns: 1, us: 1e3, "µs": 1e3, ms: 1e6, s: 1e9, m: 60e9, min: 60e9 };
+  const sizes = { ns: 1, us: 1e3, µs: 1e3, ms: 1e6, s: 1e9, m: 60e9, min: 60e9 };
   return Number(found[1]) * sizes[found[2] ?? "ms"];
 }
 
-const CLOCK = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
+const CLOCK = new Intl.DateTimeFormat(undefined, {
+  hour: "2-digit",
+  minute: "2-digit",
+  second: "2-digit",
+  hourCycle: "h23",
+});
 const DAY = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short", year: "numeric" });
 
 /** The time of day of milliseconds since the epoch, whatever a trace says they are. */

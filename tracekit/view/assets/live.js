@@ -50,7 +50,9 @@ class Live {
   }
 
   async #ask() {
-    const response = await fetch(`api/spans?after=${this.next}&epoch=${encodeURIComponent(this.epoch)}`, { cache: "no-store" });
+    const response = await fetch(`api/spans?after=${this.next}&epoch=${encodeURIComponent(this.epoch)}`, {
+      cache: "no-store",
+    });
     if (!response.ok) throw new Error(String(response.status));
     const { epoch, next, resources, spans, more } = await response.json();
     if (epoch !== this.epoch) {
@@ -72,7 +74,8 @@ class Live {
   #showState() {
     byId("source").replaceChildren(
       element("i", { class: this.isConnected ? "pulse" : "pulse lost" }),
-      this.isConnected ? `Live · ${this.settings.endpoint}` : "The server is gone");
+      this.isConnected ? `Live · ${this.settings.endpoint}` : "The server is gone",
+    );
   }
 }
 
@@ -81,8 +84,8 @@ function waitingText(settings) {
   return [
     element("h2", {}, "Waiting for spans"),
     element("p", {}, "Point any OpenTelemetry SDK here:"),
-    copyButton(`export OTEL_EXPORTER_OTLP_ENDPOINT=${settings.endpoint}`),
+    copyButton(`export OTEL_EXPORTER_OTLP_ENDPOINT=${settings.endpoint} OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf`),
     element("p", {}, "or, with tracekit:"),
-    copyButton(`tracekit.configure(endpoint="${settings.endpoint}")`),
+    copyButton(`tracekit.configure(endpoint="${settings.endpoint}", protocol="http/protobuf")`),
   ];
 }

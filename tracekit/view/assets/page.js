@@ -12,8 +12,14 @@ class Page {
     this.search = new Search();
     this.colours = new ServiceColours();
     this.theme = new Theme(() => this.redraw());
-    this.range = new Range(this.theme, this.colours, oncePerFrame(() => this.view.render()));
-    this.list = new TraceList(this.traces, this.search, this.colours, (trace, options) => this.showTrace(trace, options));
+    this.range = new Range(
+      this.theme,
+      this.colours,
+      oncePerFrame(() => this.view.render()),
+    );
+    this.list = new TraceList(this.traces, this.search, this.colours, (trace, options) =>
+      this.showTrace(trace, options),
+    );
     const select = (span, options) => this.showSpan(span, options);
     this.waterfall = new Waterfall(this.range, this.search, this.colours, select);
     this.flame = new Flame(this.range, this.search, this.colours, this.theme, select);
@@ -32,12 +38,15 @@ class Page {
         clear: () => this.clear(),
       });
     } else {
-      this.traces.add(this.data.resources.map((resource, number) => [number, resource]), this.data.spans);
+      this.traces.add(
+        this.data.resources.map((resource, number) => [number, resource]),
+        this.data.spans,
+      );
       // The rows are parsed; what they were parsed from is half of the page's memory.
       this.data.spans = null;
       byId("data").remove();
-      byId("source").textContent = this.data.title +
-        (this.data.leftOut ? ` · ${formatCount(this.data.leftOut, "span")} left out` : "");
+      byId("source").textContent =
+        this.data.title + (this.data.leftOut ? ` · ${formatCount(this.data.leftOut, "span")} left out` : "");
       document.title = `${this.data.title} · tracekit`;
       for (const service of [...this.traces.services.keys()].sort()) this.colours.of(service);
     }
@@ -93,13 +102,23 @@ class Page {
     byId("nothing").hidden = true;
     this.#showHead(trace);
     this.range.show(trace, { keep: isSame });
-    const current = isSame ? this.waterfall.current : this.search.isActive ? spans.find((span) => this.search.found(span)) : null;
+    const current = isSame
+      ? this.waterfall.current
+      : this.search.isActive
+        ? spans.find((span) => this.search.found(span))
+        : null;
     this.waterfall.show(trace, current ?? spans[0]);
     this.flame.show(trace, current ?? spans[0]);
     if (current && !isSame) this.waterfall.go(current);
-    else this.details.show(this.isNarrow || this.panes.classList.contains("no-details") ? this.details.span && isSame ? this.details.span : null : this.waterfall.current, trace);
+    else this.details.show(this.#showsDetails(isSame) ? this.waterfall.current : null, trace);
     this.#remember();
     if (enter) this.enterTrace();
+  }
+
+  /** Whether a trace comes with the details of its current span: not where they would hide it, or were closed. */
+  #showsDetails(isSame) {
+    if (isSame && this.details.span) return true;
+    return !this.isNarrow && !this.panes.classList.contains("no-details");
   }
 
   enterTrace() {
@@ -111,7 +130,8 @@ class Page {
   showSpan(span, { enter = false, pointed = false } = {}) {
     this.waterfall.current = this.flame.current = span;
     if (enter || pointed) this.panes.classList.remove("no-details");
-    if (!this.panes.classList.contains("no-details") && (enter || pointed || !this.isNarrow)) this.details.show(span, this.trace);
+    if (!this.panes.classList.contains("no-details") && (enter || pointed || !this.isNarrow))
+      this.details.show(span, this.trace);
     this.#remember();
     if (enter || (pointed && this.isNarrow)) {
       this.#show("details");
@@ -205,10 +225,13 @@ class Page {
       element("span", {}, formatCount(trace.spans.length, "span")),
       ...(trace.errors ? [element("span", { class: "error" }, formatCount(trace.errors, "error"))] : []),
       element("span", { class: "when" }, formatTime(trace.ms)),
-      copyButton(trace.id));
+      copyButton(trace.id),
+    );
     const services = [...trace.services];
-    byId("legend").replaceChildren(...services.slice(0, 8).map(dot),
-      ...(services.length > 8 ? [element("span", { class: "service" }, `+${services.length - 8}`)] : []));
+    byId("legend").replaceChildren(
+      ...services.slice(0, 8).map(dot),
+      ...(services.length > 8 ? [element("span", { class: "service" }, `+${services.length - 8}`)] : []),
+    );
   }
 
   #showNothing() {
@@ -216,10 +239,14 @@ class Page {
     box.hidden = Boolean(this.trace);
     if (this.trace) return;
     const isEmpty = this.traces.byId.size === 0;
-    box.replaceChildren(...(isEmpty && this.data.live ? waitingText(this.data.live) : [
-      element("h2", {}, isEmpty ? "No spans in here" : "No trace is open"),
-      element("p", {}, isEmpty ? "The files that this page was made of hold none." : "Choose one of the list."),
-    ]));
+    box.replaceChildren(
+      ...(isEmpty && this.data.live
+        ? waitingText(this.data.live)
+        : [
+            element("h2", {}, isEmpty ? "No spans in here" : "No trace is open"),
+            element("p", {}, isEmpty ? "The files that this page was made of hold none." : "Choose one of the list."),
+          ]),
+    );
     this.panes.classList.toggle("empty", isEmpty);
   }
 
@@ -255,9 +282,12 @@ class Page {
     if (event.ctrlKey || event.metaKey || event.altKey || this.help.open) return;
     const inSearch = event.target === this.searchBox;
     const inField = event.target.closest("input, select, textarea");
-    const isTaken = event.key === "Escape" ? this.#leave(inSearch)
-      : inSearch ? this.#pressInSearch(event.key)
-      : !inField && this.#pressAnywhere(event);
+    const isTaken =
+      event.key === "Escape"
+        ? this.#leave(inSearch)
+        : inSearch
+          ? this.#pressInSearch(event.key)
+          : !inField && this.#pressAnywhere(event);
     if (isTaken) event.preventDefault();
   }
 
@@ -318,7 +348,12 @@ class Page {
     } else if (active?.closest("#details")) {
       if (this.isNarrow) this.closeDetails();
       else this.enterTrace();
-    } else if (active?.closest("#waterfall, #flame") && !this.details.pane.hidden && !this.isNarrow && this.#isOverlaid) {
+    } else if (
+      active?.closest("#waterfall, #flame") &&
+      !this.details.pane.hidden &&
+      !this.isNarrow &&
+      this.#isOverlaid
+    ) {
       this.closeDetails();
     } else {
       this.#show("traces");

@@ -102,20 +102,25 @@ class Range {
 
   /** Zoom and move by the wheel over `area`; `at` gives where (0 to 1) a pixel of it stands in the stretch. */
   listenForWheel(area, at) {
-    area.addEventListener("wheel", (event) => {
-      const isZoom = event.ctrlKey || event.metaKey;
-      const across = event.deltaX || (event.shiftKey ? event.deltaY : 0);
-      if (isZoom) this.zoom(Math.exp(Math.max(-60, Math.min(event.deltaY, 60)) * 0.01), at(event));
-      else if (across && !this.isWhole) this.move(Math.max(-0.5, Math.min(across / 600, 0.5)));
-      else return;
-      event.preventDefault();
-    }, { passive: false });
+    area.addEventListener(
+      "wheel",
+      (event) => {
+        const isZoom = event.ctrlKey || event.metaKey;
+        const across = event.deltaX || (event.shiftKey ? event.deltaY : 0);
+        if (isZoom) this.zoom(Math.exp(Math.max(-60, Math.min(event.deltaY, 60)) * 0.01), at(event));
+        else if (across && !this.isWhole) this.move(Math.max(-0.5, Math.min(across / 600, 0.5)));
+        else return;
+        event.preventDefault();
+      },
+      { passive: false },
+    );
   }
 
   render() {
     if (!this.trace) return;
-    byId("range").textContent = this.isWhole ? formatDuration(this.trace.duration) :
-      `${formatDuration(this.length)} of ${formatDuration(this.trace.duration)}`;
+    byId("range").textContent = this.isWhole
+      ? formatDuration(this.trace.duration)
+      : `${formatDuration(this.length)} of ${formatDuration(this.trace.duration)}`;
     this.#renderRuler();
     this.#renderOverview();
   }
@@ -126,7 +131,8 @@ class Range {
     const magnitude = 10 ** Math.floor(Math.log10(raw));
     const step = magnitude * ([1, 2, 5, 10].find((round) => round * magnitude >= raw) ?? 10);
     const found = [];
-    for (let number = Math.ceil(this.from / step); number * step <= this.to && found.length < 50; number++) found.push(number * step);
+    for (let number = Math.ceil(this.from / step); number * step <= this.to && found.length < 50; number++)
+      found.push(number * step);
     return { step, times: found };
   }
 
@@ -143,7 +149,8 @@ class Range {
   }
 
   #renderOverview() {
-    const width = this.canvas.clientWidth, height = OVERVIEW_HEIGHT;
+    const width = this.canvas.clientWidth,
+      height = OVERVIEW_HEIGHT;
     const context = prepareCanvas(this.canvas, width, height);
     if (!context) return;
     this.#draw(width, height);
@@ -161,7 +168,14 @@ class Range {
   /** Draw all spans once for this trace, size and theme: later only the picture is copied. */
   #draw(width, height) {
     const spans = this.trace.arranged();
-    const key = [this.trace.id, this.trace.number, spans.length, width, devicePixelRatio, this.theme.colour("--accent")].join();
+    const key = [
+      this.trace.id,
+      this.trace.number,
+      spans.length,
+      width,
+      devicePixelRatio,
+      this.theme.colour("--accent"),
+    ].join();
     if (key === this.pictureKey) return;
     this.pictureKey = key;
     const context = prepareCanvas(this.picture, width, height);

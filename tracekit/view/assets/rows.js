@@ -38,7 +38,8 @@ class Rows {
 
   /** Scroll as little as it takes to see a row. */
   reveal(index) {
-    const top = index * this.rowHeight, bottom = top + this.rowHeight;
+    const top = index * this.rowHeight,
+      bottom = top + this.rowHeight;
     const { scrollTop, clientHeight } = this.scroller;
     if (top < scrollTop) this.scroller.scrollTop = top;
     else if (bottom > scrollTop + clientHeight) this.scroller.scrollTop = bottom - clientHeight;
@@ -81,14 +82,22 @@ class Rows {
       row.hidden = true;
       row.removeAttribute("id");
     }
-    if (this.shown.has(this.current)) this.scroller.setAttribute("aria-activedescendant", this.shown.get(this.current).id);
+    if (this.shown.has(this.current))
+      this.scroller.setAttribute("aria-activedescendant", this.shown.get(this.current).id);
     else this.scroller.removeAttribute("aria-activedescendant");
   }
 }
 
 /** Where a key moves in a list of `count` rows, or null if it does not move. */
 function movedBy(key, index, count, page) {
-  const moves = { ArrowDown: index + 1, ArrowUp: index - 1, PageDown: index + page, PageUp: index - page, Home: 0, End: count - 1 };
+  const moves = {
+    ArrowDown: index + 1,
+    ArrowUp: index - 1,
+    PageDown: index + page,
+    PageUp: index - page,
+    Home: 0,
+    End: count - 1,
+  };
   if (!Object.hasOwn(moves, key) || !count) return null;
   return Math.min(Math.max(moves[key], 0), count - 1);
 }

@@ -22,12 +22,18 @@ function parseWord(word, isQuoted) {
   if (limit !== null) return word[0] === ">" ? (span) => span.duration > limit : (span) => span.duration < limit;
   const [, field, text] = /^(service|name|status|kind|trace|span):(.+)$/.exec(word) ?? [];
   switch (field) {
-    case "service": return (span) => span.service.toLowerCase().includes(text);
-    case "name": return (span) => span.name.toLowerCase().includes(text);
-    case "status": return (span) => STATUS_NAMES[span.status] === text;
-    case "kind": return (span) => span.kind === text;
-    case "trace": return (span) => span.traceId.startsWith(text);
-    case "span": return (span) => span.id.startsWith(text);
+    case "service":
+      return (span) => span.service.toLowerCase().includes(text);
+    case "name":
+      return (span) => span.name.toLowerCase().includes(text);
+    case "status":
+      return (span) => STATUS_NAMES[span.status] === text;
+    case "kind":
+      return (span) => span.kind === text;
+    case "trace":
+      return (span) => span.traceId.startsWith(text);
+    case "span":
+      return (span) => span.id.startsWith(text);
   }
   // The text has each attribute on a line: `order.id=7` must not find `order.id=70`.
   if (/^[^=]+=./.test(word)) return (span) => spanText(span).includes(`\n${word}\n`);
@@ -71,7 +77,8 @@ class Search {
     this.query = query;
     this.questions = parseQuery(query);
     const number = ++this.number;
-    let sliceEnd = performance.now() + SLICE_MS, told = performance.now();
+    let sliceEnd = performance.now() + SLICE_MS,
+      told = performance.now();
     for (const trace of traces) {
       trace.matches = 0;
       if (!this.isActive) continue;

@@ -7,10 +7,40 @@ const STATUS_NAMES = ["unset", "ok", "error"];
 
 /** A row of rows.py as an object. */
 function readRow(row, resources) {
-  const [traceId, id, parentId, name, kind, ms, ns, duration, status, description, resource, scope, isRemote,
-    attributes, events, links, eventCount, linkCount] = row;
+  const [
+    traceId,
+    id,
+    parentId,
+    name,
+    kind,
+    ms,
+    ns,
+    duration,
+    status,
+    description,
+    resource,
+    scope,
+    isRemote,
+    attributes,
+    events,
+    links,
+    eventCount,
+    linkCount,
+  ] = row;
   return {
-    traceId, id, parentId, kind, ms, ns, status, isRemote, attributes, events, links, eventCount, linkCount,
+    traceId,
+    id,
+    parentId,
+    kind,
+    ms,
+    ns,
+    status,
+    isRemote,
+    attributes,
+    events,
+    links,
+    eventCount,
+    linkCount,
     name: visible(name),
     description: visible(description),
     scope: visible(scope),
@@ -19,9 +49,14 @@ function readRow(row, resources) {
     resource: resources.get(resource)?.attributes ?? [],
     service: resources.get(resource)?.service ?? "",
     // Filled in when the trace is arranged: nanoseconds from its start, depth, children.
-    start: 0, depth: 0, parent: null, children: [], selfTime: 0,
+    start: 0,
+    depth: 0,
+    parent: null,
+    children: [],
+    selfTime: 0,
     // Filled in by the search.
-    text: null, matched: 0,
+    text: null,
+    matched: 0,
   };
 }
 
@@ -108,7 +143,8 @@ class Trace {
   }
 
   #inOrder(spans) {
-    const order = [], seen = new Set();
+    const order = [],
+      seen = new Set();
     const visit = (root) => {
       // A stack of its own: spans may nest deeper than calls may.
       const stack = [root];
@@ -145,10 +181,12 @@ function isBetterRoot(span, other) {
 
 /** What a span took without its children: they may overlap, and outlive it. */
 function selfTime(span) {
-  let covered = 0, until = span.start;
+  let covered = 0,
+    until = span.start;
   const end = span.start + span.duration;
   for (const child of span.children) {
-    const from = Math.max(child.start, until), to = Math.min(child.start + child.duration, end);
+    const from = Math.max(child.start, until),
+      to = Math.min(child.start + child.duration, end);
     if (to > from) {
       covered += to - from;
       until = to;
@@ -173,12 +211,13 @@ class Traces {
 
   /** Add resources as [number, row] and span rows; return the new spans. */
   add(resources, rows) {
-    for (const [number, [service, attributes]] of resources) this.resources.set(number, { service: visible(service), attributes });
+    for (const [number, [service, attributes]] of resources)
+      this.resources.set(number, { service: visible(service), attributes });
     const added = [];
     for (const row of rows) {
       const span = readRow(row, this.resources);
       let trace = this.byId.get(span.traceId);
-      if (!trace) this.byId.set(span.traceId, trace = new Trace(span.traceId, this.added++));
+      if (!trace) this.byId.set(span.traceId, (trace = new Trace(span.traceId, this.added++)));
       trace.add(span);
       this.services.set(span.service, (this.services.get(span.service) ?? 0) + 1);
       added.push(span);

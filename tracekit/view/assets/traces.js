@@ -31,7 +31,12 @@ class TraceList {
     this.errorsButton = byId("only-errors");
     this.serviceSelect = byId("service");
     this.orderSelect = byId("order");
-    this.rows = new Rows(this.scroller, TRACE_ROW_HEIGHT, () => this.#makeRow(), (row, index) => this.#showRow(row, index));
+    this.rows = new Rows(
+      this.scroller,
+      TRACE_ROW_HEIGHT,
+      () => this.#makeRow(),
+      (row, index) => this.#showRow(row, index),
+    );
     this.errorsButton.addEventListener("click", () => {
       this.errorsButton.setAttribute("aria-pressed", !this.onlyErrors);
       this.refresh();
@@ -115,9 +120,10 @@ class TraceList {
 
   #summarise() {
     const { byId: all, spanCount, errorCount } = this.traces;
-    const parts = this.shown.length === all.size
-      ? [formatCount(all.size, "trace"), formatCount(spanCount, "span")]
-      : [`${this.shown.length.toLocaleString("en")} of ${formatCount(all.size, "trace")}`];
+    const parts =
+      this.shown.length === all.size
+        ? [formatCount(all.size, "trace"), formatCount(spanCount, "span")]
+        : [`${this.shown.length.toLocaleString("en")} of ${formatCount(all.size, "trace")}`];
     if (this.search.isActive) {
       const matches = this.shown.reduce((sum, trace) => sum + trace.matches, 0);
       parts.push(`${formatCount(matches, "span")} found`);
@@ -128,35 +134,52 @@ class TraceList {
   }
 
   #makeRow() {
-    const row = element("div", { class: "trace-row", role: "option" },
+    const row = element(
+      "div",
+      { class: "trace-row", role: "option" },
       element("div", { class: "line" }, element("span", { class: "name" }), element("span", { class: "took" })),
-      element("div", { class: "line about" },
-        element("span", { class: "dots" }), element("span", { class: "what" }), element("span", { class: "badge" }),
-        element("span", { class: "when" })),
-      element("div", { class: "gauge" }, element("i")));
-    row.parts = Object.fromEntries(["name", "took", "dots", "what", "badge", "when", "gauge"].map((part) =>
-      [part, row.querySelector(`.${part}`)]));
+      element(
+        "div",
+        { class: "line about" },
+        element("span", { class: "dots" }),
+        element("span", { class: "what" }),
+        element("span", { class: "badge" }),
+        element("span", { class: "when" }),
+      ),
+      element("div", { class: "gauge" }, element("i")),
+    );
+    row.parts = Object.fromEntries(
+      ["name", "took", "dots", "what", "badge", "when", "gauge"].map((part) => [part, row.querySelector(`.${part}`)]),
+    );
     return row;
   }
 
   #showRow(row, index) {
-    const trace = this.shown[index], { parts } = row;
+    const trace = this.shown[index],
+      { parts } = row;
     const services = [...trace.services];
     const isFailed = trace.errors > 0;
     parts.name.textContent = trace.name;
     parts.took.textContent = formatDuration(trace.duration);
     parts.dots.replaceChildren(...services.slice(0, 6).map((service) => this.#dot(service)));
     // With several, their colours must do.
-    parts.what.textContent = (services.length === 1 ? `${services[0] || "(no service)"} · ` : "") + formatCount(trace.spans.length, "span");
-    parts.badge.textContent = this.search.isActive ? `${trace.matches.toLocaleString("en")} found` :
-      isFailed ? formatCount(trace.errors, "error") : "";
+    parts.what.textContent =
+      (services.length === 1 ? `${services[0] || "(no service)"} · ` : "") + formatCount(trace.spans.length, "span");
+    parts.badge.textContent = this.search.isActive
+      ? `${trace.matches.toLocaleString("en")} found`
+      : isFailed
+        ? formatCount(trace.errors, "error")
+        : "";
     parts.badge.className = `badge${this.search.isActive ? " found" : ""}`;
     parts.when.textContent = formatClock(trace.ms);
     parts.when.title = formatTime(trace.ms);
     parts.gauge.firstChild.style.width = `${Math.max(this.longest ? (trace.duration / this.longest) * 100 : 0, 0.5)}%`;
     row.classList.toggle("failed", isFailed);
-    row.setAttribute("aria-label", `${trace.name}, ${formatDuration(trace.duration)}, ${services.join(", ")}, ${formatCount(trace.spans.length, "span")}` +
-      (isFailed ? `, ${formatCount(trace.errors, "error")}` : ""));
+    row.setAttribute(
+      "aria-label",
+      `${trace.name}, ${formatDuration(trace.duration)}, ${services.join(", ")}, ${formatCount(trace.spans.length, "span")}` +
+        (isFailed ? `, ${formatCount(trace.errors, "error")}` : ""),
+    );
   }
 
   #dot(service) {

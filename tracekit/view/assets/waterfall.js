@@ -143,8 +143,11 @@ class Waterfall {
   }
 
   #showRow(row, index) {
-    const span = this.shown[index], { parts } = row;
-    const isFolded = this.trace.folded.has(span), isParent = span.children.length > 0, isFailed = span.status === ERROR;
+    const span = this.shown[index],
+      { parts } = row;
+    const isFolded = this.trace.folded.has(span),
+      isParent = span.children.length > 0,
+      isFailed = span.status === ERROR;
     const indents = Math.min(span.depth, MAX_INDENTS);
     const colour = `var(${this.colours.of(span.service)})`;
     parts.guides.style.width = `${indents * INDENT}px`;
@@ -165,7 +168,8 @@ class Waterfall {
   }
 
   #showBar(parts, span, colour) {
-    const left = this.range.place(span.start), right = this.range.place(span.start + span.duration);
+    const left = this.range.place(span.start),
+      right = this.range.place(span.start + span.duration);
     const isInSight = right >= 0 && left <= 1;
     parts.bar.hidden = !isInSight;
     parts.took.hidden = !isInSight;
@@ -173,7 +177,8 @@ class Waterfall {
       parts.marks.replaceChildren();
       return;
     }
-    const from = Math.max(left, -0.01), to = Math.min(right, 1.01);
+    const from = Math.max(left, -0.01),
+      to = Math.min(right, 1.01);
     parts.bar.style.left = `${from * 100}%`;
     parts.bar.style.width = `${(to - from) * 100}%`;
     parts.bar.style.background = colour;
@@ -183,7 +188,8 @@ class Waterfall {
     const place = to < 0.86 ? "after" : from > 0.14 ? "before" : "inside";
     parts.took.className = `took ${place}`;
     parts.took.style.left = place === "after" ? `${to * 100}%` : "auto";
-    parts.took.style.right = place === "before" ? `${(1 - from) * 100}%` : place === "inside" ? `${(1 - Math.min(to, 1)) * 100}%` : "auto";
+    parts.took.style.right =
+      place === "before" ? `${(1 - from) * 100}%` : place === "inside" ? `${(1 - Math.min(to, 1)) * 100}%` : "auto";
     this.#showMarks(parts.marks, span);
   }
 
@@ -201,15 +207,34 @@ class Waterfall {
 }
 
 function makeSpanRow() {
-  const row = element("div", { class: "span-row", role: "treeitem" },
-    element("div", { class: "what" },
-      element("span", { class: "guides" }), element("span", { class: "twisty" }, icon("twisty")), element("span", { class: "depth" }),
-      element("i", { class: "dot" }), element("span", { class: "name" }), element("span", { class: "folded" }),
-      element("span", { class: "service" })),
-    element("div", { class: "time" },
-      element("div", { class: "bar" }), element("div", { class: "marks" }), element("span", { class: "took" })));
+  const row = element(
+    "div",
+    { class: "span-row", role: "treeitem" },
+    element(
+      "div",
+      { class: "what" },
+      element("span", { class: "guides" }),
+      element("span", { class: "twisty" }, icon("twisty")),
+      element("span", { class: "depth" }),
+      element("i", { class: "dot" }),
+      element("span", { class: "name" }),
+      element("span", { class: "folded" }),
+      element("span", { class: "service" }),
+    ),
+    element(
+      "div",
+      { class: "time" },
+      element("div", { class: "bar" }),
+      element("div", { class: "marks" }),
+      element("span", { class: "took" }),
+    ),
+  );
   row.parts = Object.fromEntries(
-    ["guides", "twisty", "depth", "dot", "name", "folded", "service", "bar", "marks", "took"].map((part) => [part, row.querySelector(`.${part}`)]));
+    ["guides", "twisty", "depth", "dot", "name", "folded", "service", "bar", "marks", "took"].map((part) => [
+      part,
+      row.querySelector(`.${part}`),
+    ]),
+  );
   return row;
 }
 
