@@ -57,6 +57,9 @@ class TreeProcessor(SpanProcessor):
         color: Whether to use colours; None for what suits the stream.
     """
 
+    # A RecursionError from `on_end` means that the span was not taken.
+    is_whole_or_not_at_all: Final = True
+
     def __init__(self, stream: TextIO | None = None, *, counters: Counters, color: bool | None = None) -> None:
         self._stream = stream
         self._counters = counters

@@ -35,6 +35,9 @@ class ImmediateProcessor(SpanProcessor):
         counters: Where spans are counted.
     """
 
+    # A RecursionError from `on_end` means that the span was not taken.
+    is_whole_or_not_at_all: Final = True
+
     def __init__(self, exporter: SpanExporter, counters: Counters) -> None:
         self._exporter: Final = exporter
         self._counters: Final = counters

@@ -23,7 +23,7 @@ _MAX_BROKEN: Final = 10_000
 # To weigh a span takes as long as all the rest of queueing it. So that is left until this many wait, but for a sample;
 # once one of the sample is so heavy that these few could be too many bytes, every span is weighed.
 _UNWEIGHED: Final = 4_096
-_SAMPLED: Final = 0b111111
+TAKEN_WITH_CARE: Final = 0b111111
 # From where on the spool takes spans, while the exporter is busy.
 _CROWDED: Final = 0.75
 # The part of the bytes that is a batch, whatever the number of spans.
@@ -54,15 +54,16 @@ class SpanQueue:
 
     def start_empty(self) -> None:
         """Begin anew (a forked child): what is here is the parent's."""
-        self._spans: deque[ReadableSpan] = deque()
+        self.spans: deque[ReadableSpan] = deque()
         # Where the queue was full it takes new spans only when a batch has gone, or every trace would lose some.
         self._most = self._max_spans
         # Added to by threads that end spans and by those that take them: no lock for an estimate.
         self._bytes_in = 0
         self._bytes_out = 0
         self._weighed_from = _UNWEIGHED
-        self._free_until = min(self._most, _UNWEIGHED)
         self._broken: dict[int, None] = {}
+        self._is_closed = False
+        self._reckon()
         # One batch, but for a moment at the start of the thread and where no thread is to be had.
         self._taken: list[Sequence[ReadableSpan]] = []
         self._on_the_way = 0
@@ -76,36 +77,45 @@ class SpanQueue:
         self._refusing = RLock()
         self._refused: dict[str, int] = {}
 
+    def _reckon(self) -> None:
+        """Settle below how many waiting ones a span may just be appended to `spans`, but for `TAKEN_WITH_CARE`."""
+        is_simple = not self._broken and not self._is_closed and self._max_batch > TAKEN_WITH_CARE
+        self.free_until = min(self._most, self._weighed_from) if is_simple else 0
+
+    def close(self) -> None:
+        """Have no span appended without a look from now on."""
+        self._is_closed = True
+        self._reckon()
+
     def __len__(self) -> int:
-        return len(self._spans)
+        return len(self.spans)
 
     def add(self, span: ReadableSpan) -> int:
         """Queue *span*; return how many wait now (a batch at least, if these are heavy), or 0 if it was dropped."""
-        waiting = len(self._spans)
-        # Mostly none of these: what there is to look at is looked at aside.
-        if waiting >= self._free_until or not waiting & _SAMPLED or self._broken:
-            try:
-                return self._add_with_care(waiting, span)
-            except RecursionError:
-                pass  # the stack has no room to look at anything; it has been left as it was
-        self._spans.append(span)
+        waiting = len(self.spans)
+        try:
+            return self._add_with_care(waiting, span)
+        except RecursionError:
+            pass  # the stack has no room to look at anything; it has been left as it was
+        self.spans.append(span)
         return waiting + 1
 
     def _add_with_care(self, waiting: int, span: ReadableSpan) -> int:
         trace_id = 0 if span.context is None else span.context.trace_id
-        is_weighed = waiting >= self._weighed_from or not waiting & _SAMPLED
+        is_weighed = waiting >= self._weighed_from or not waiting & TAKEN_WITH_CARE
         if waiting >= self._most or trace_id in self._broken or (is_weighed and not self._bears(span)):
             self._refuse_for_room(trace_id, is_full=waiting >= self._max_spans)
             return 0
         seems = max(waiting + 1, self._max_batch) if self.is_heavy else waiting + 1
-        self._spans.append(span)
+        self.spans.append(span)
         return seems
 
     def _bears(self, span: ReadableSpan) -> bool:
         """Weigh *span*; tells whether there is room for so many bytes."""
         weight = weight_of(span)
         if weight > self._max_bytes // _UNWEIGHED:
-            self._weighed_from = self._free_until = 0
+            self._weighed_from = 0
+            self._reckon()
         if self._bytes_in - self._bytes_out + weight > self._max_bytes:
             return False
         self._bytes_in += weight
@@ -120,7 +130,7 @@ class SpanQueue:
     def is_crowded(self) -> bool:
         """Whether it will soon be full."""
         held = self._bytes_in - self._bytes_out
-        return len(self._spans) >= self._max_spans * _CROWDED or held >= self._max_bytes * _CROWDED
+        return len(self.spans) >= self._max_spans * _CROWDED or held >= self._max_bytes * _CROWDED
 
     def refuse(self, reason: str) -> None:
         """Count a span that is not taken in."""
@@ -131,26 +141,26 @@ class SpanQueue:
         with self._refusing:
             if is_full:
                 self._most = max(1, self._max_spans - self._max_batch)
-                self._free_until = 0
             if trace_id not in self._broken:
                 if len(self._broken) >= _MAX_BROKEN:
                     del self._broken[next(iter(self._broken))]
                 self._broken[trace_id] = None
+            self._reckon()
             self.refuse("queue_full")
 
     def take(self, most: int) -> Sequence[ReadableSpan]:
         """Return the spans that have waited longest, as a batch to be settled."""
         with self._moving:
-            waiting = len(self._spans)
-            batch = [self._spans.popleft() for _ in range(min(most, waiting))]
+            waiting = len(self.spans)
+            batch = [self.spans.popleft() for _ in range(min(most, waiting))]
             if batch:
                 self._taken.append(batch)
             # As if all were of the same weight: to weigh them again would take as long as to write a tenth of them.
             held = self._bytes_in - self._bytes_out
             self._bytes_out += held * len(batch) // waiting if len(batch) < waiting else held
-            if len(self._spans) < self._most:
+            if len(self.spans) < self._most:
                 self._most = self._max_spans
-                self._free_until = min(self._most, self._weighed_from)
+                self._reckon()
             return batch
 
     def settle(self, batch: Sequence[ReadableSpan], outcome: Outcome) -> bool:
@@ -187,7 +197,7 @@ class SpanQueue:
         """Put what has been taken and not settled back to the front."""
         with self._moving:
             for batch in reversed(self._taken):
-                self._spans.extendleft(reversed(batch))
+                self.spans.extendleft(reversed(batch))
             self._taken = []
 
     def give_up(self, reason: str) -> None:
@@ -195,8 +205,8 @@ class SpanQueue:
         with self._moving:
             self.take_back()
             spans = 0
-            while self._spans:
-                self._spans.popleft()
+            while self.spans:
+                self.spans.popleft()
                 spans += 1
             if spans:
                 self._drop(reason, spans)
@@ -224,6 +234,6 @@ class SpanQueue:
             return Stats(
                 exported=self._exported + (0 if kept is None else kept.exported),
                 spooled=0 if kept is None else kept.spooled,
-                queued=len(self._spans) + sum(map(len, self._taken)) + self._on_the_way,
+                queued=len(self.spans) + sum(map(len, self._taken)) + self._on_the_way,
                 dropped=lost,
             )

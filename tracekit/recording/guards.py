@@ -25,12 +25,23 @@ _IDS_DRAWN: Final = 512
 
 
 def guarded(part: object, method: str) -> Callable[..., None]:
-    """Return *part*'s *method* as a function that keeps its failures to itself."""
+    """
+    Return *part*'s *method* as a function that keeps its failures to itself.
+
+    Except that there was no room on the stack to call it at all, so that it may be called again. Of parts that say
+    `is_whole_or_not_at_all` every RecursionError means that.
+    """
     call: Callable[..., object] = getattr(part, method)
+    is_whole = getattr(part, "is_whole_or_not_at_all", False)
 
     def run(*args: object) -> None:
         try:
             call(*args)
+        except RecursionError as error:
+            trace = error.__traceback__
+            if is_whole or (trace is not None and trace.tb_next is None):
+                raise
+            forgive(type(part).__name__, method, error)
         except FORGIVEN as error:
             forgive(type(part).__name__, method, error)
 

@@ -60,11 +60,15 @@ class OperationSpan(ActiveSpan, Span):
             self._leave_from_elsewhere()
         self.outside = self.inside = LEFT
         plan = self.plan
+        if plan.reads_result and self._end_time is None:
+            self.set_attributes(plan.operation.extraction.of_result(result, plan.settings))
+        if self._status is UNSET and plan.sets_status and self._end_time is None:
+            self._status = OK
+        self._end()
+
+    @override
+    def _end(self) -> None:
         try:
-            if plan.reads_result and self._end_time is None:
-                self.set_attributes(plan.operation.extraction.of_result(result, plan.settings))
-            if self._status is UNSET and plan.sets_status and self._end_time is None:
-                self._status = OK
             del self._is_open
         except AttributeError:
             # The body has ended it.
@@ -75,8 +79,12 @@ class OperationSpan(ActiveSpan, Span):
             return
         try:
             course.pipeline.end(self)
-        except FORGIVEN as error:  # a processor of the user's, the recursion limit
-            forgive(plan.operation.name, "ending the span", error)
+        except RecursionError:
+            # The stack has no room for what is to be done; it will have, soon.
+            course.pipeline.late.append(self)
+            course.pipeline.end = course.pipeline.end_late
+        except FORGIVEN as error:  # a processor of the user's
+            forgive(self.plan.name, "ending the span", error)
 
 
 @final

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import threading
 import time
+from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, final
 
@@ -13,6 +14,7 @@ from opentelemetry.sdk.trace import SpanProcessor
 
 from tracekit._diagnostics import report_failure
 from tracekit._fork import in_forked_child
+from tracekit._stats import Stats
 from tracekit._threads import Event, start_thread
 from tracekit.recording.guards import guarded
 
@@ -65,6 +67,9 @@ class Pipeline(SpanProcessor):
         # Whether spans may be open that its books do not show: those of the pipeline that was here before.
         self.may_hold_others = False
         self._added: tuple[SpanProcessor, ...] = ()
+        # Spans that ended at the recursion limit, before anybody was told.
+        self.late: deque[Any] = deque()
+        counters.include(lambda: Stats(queued=len(self.late)))
         self._closed = False
         self._hurry = False
         self._serve(tuple(processors))
@@ -87,6 +92,19 @@ class Pipeline(SpanProcessor):
         is_usual = not (self._closed or self._hurry or self._successor or self._endings)
         self.end: Callable[[Any], None] = getattr(only, "take", self._end_fully) if is_usual else self._end_fully
 
+    def end_late(self, span: Any = None) -> None:
+        """End the spans that the stack had no room for when they ended, then *span*."""
+        while self.late:
+            late = self.late.popleft()
+            try:
+                self._end_fully(late)
+            except RecursionError:
+                self.late.appendleft(late)
+                raise
+        self._choose_end()
+        if span is not None:
+            self.end(span)
+
     def _end_fully(self, span: Any) -> None:
         self._on_ending(span)
         self.on_end(span)
@@ -100,6 +118,7 @@ class Pipeline(SpanProcessor):
         # The parent accounts for the spans it has made.
         self.counters.reset_after_fork()
         self._lost = 0
+        self.late.clear()
         if not self._closed:
             self._open()
 
@@ -181,6 +200,7 @@ class Pipeline(SpanProcessor):
             Whether everything that had ended when called has been exported, or is safe on disk: False, too, if a span
             was lost since the last flush.
         """
+        self.end_late()
         if self._closing.locked():
             flushed = self._done.wait(timeout_ms / 1000)
         else:
@@ -200,6 +220,7 @@ class Pipeline(SpanProcessor):
         """
         if not self._closing.acquire(blocking=False):
             return self._done.wait(timeout_ms / 1000)
+        self.end_late()
         try:
             closed = _in_time(self._processors, "shutdown", _close, timeout_ms)
         finally:
