@@ -283,6 +283,7 @@ def test_all_text_can_be_read(tab: Tab, show: Open, scheme: Any) -> None:
 def test_the_address_names_the_span(tab: Tab, show: Open) -> None:
     show(shop_spans())
     tab.press("ArrowDown", "Enter", "ArrowDown", "ArrowDown")
+    tab.wait("location.hash.endsWith(page.waterfall.current.id)")
     name, address = tab.text("#details h3"), tab.page.url
     tab.page.goto("about:blank")
     tab.page.goto(address)

@@ -45,7 +45,11 @@ class Live {
   }
 
   async clear() {
-    await fetch("api/spans", { method: "DELETE" });
+    try {
+      await fetch("api/spans", { method: "DELETE" });
+    } catch {
+      // The poll says that the server has gone.
+    }
     this.poll();
   }
 

@@ -250,14 +250,18 @@ class Page {
     this.panes.classList.toggle("empty", isEmpty);
   }
 
+  /** Name what is open in the address, once it has been open for a moment: browsers bound how often it may change. */
   #remember() {
-    const span = this.waterfall.current;
-    const address = `#trace=${this.trace.id}${span ? `&span=${span.id}` : ""}`;
-    try {
-      history.replaceState(null, "", address);
-    } catch {
-      // Some browsers let no page of a file do it, and none do it a hundred times in a second.
-    }
+    clearTimeout(this.remembering);
+    this.remembering = setTimeout(() => {
+      if (!this.trace) return;
+      const span = this.waterfall.current;
+      try {
+        history.replaceState(null, "", `#trace=${this.trace.id}${span ? `&span=${span.id}` : ""}`);
+      } catch {
+        // Some browsers let no page of a file do it.
+      }
+    }, 150);
   }
 
   #listen() {
