@@ -95,6 +95,7 @@ def at(receiver: Receiver) -> tuple[str, ...]:
 # --- the report
 
 
+@pytest.mark.engine("the doctor warns of them")
 def test_report_as_json_keeps_its_shape(diagnose: Doctor) -> None:
     found = diagnose()
     assert found.status == 0
@@ -106,6 +107,7 @@ def test_report_as_json_keeps_its_shape(diagnose: Doctor) -> None:
         assert finding["status"] in ("ok", "info", "warn", "fail")
 
 
+@pytest.mark.engine("the doctor warns of them")
 def test_report_for_a_reader_has_a_line_a_finding(diagnose: Doctor) -> None:
     found, text = diagnose(OTEL_BSP_SCHEDULE_DELAY="soon"), diagnose.text()
     lines = text.splitlines()

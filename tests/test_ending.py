@@ -350,6 +350,7 @@ with tracekit.traced_block("shop.main"):
 """
 
 
+@pytest.mark.engine("those that are open at the end of the process are lost")
 @pytest.mark.parametrize(
     ("leave", "status", "open_blocks"),
     [("sys.exit(3)", 3, set[str]()), ("os.kill(os.getpid(), signal.SIGTERM)", -signal.SIGTERM, {"shop.main"})],
@@ -362,6 +363,7 @@ def test_spans_open_at_the_end_arrive_marked(leave: str, status: int, open_block
     assert spans_in(tmp_path) == dict.fromkeys({*marked, "shop.work", "shop.main"}, 1)
 
 
+@pytest.mark.engine("those that are open at the end of the process are lost")
 def test_children_end_before_their_parents_that_are_open_at_the_end(tmp_path: Path) -> None:
     program = """
     configure()
@@ -372,6 +374,7 @@ def test_children_end_before_their_parents_that_are_open_at_the_end(tmp_path: Pa
     assert list(spans_in(tmp_path)) == [f"shop.level{n}" for n in reversed(range(5))]
 
 
+@pytest.mark.engine("those that are open at the end of the process are lost")
 def test_what_is_done_to_a_span_after_it_was_ended_for_its_owner_is_ignored(tmp_path: Path) -> None:
     program = """
     configure()
@@ -417,6 +420,7 @@ def test_open_spans_of_a_provider_of_the_users_arrive_too(tmp_path: Path) -> Non
     assert spans_in(tmp_path) == {"users": 1, "shop.block": 1}
 
 
+@pytest.mark.engine("those that are open at the end of the process are lost")
 @pytest.mark.parametrize("provider", ["None", "TracerProvider(shutdown_on_exit=False)"])
 def test_forked_child_does_not_end_the_spans_of_its_parent(provider: str, tmp_path: Path) -> None:
     program = f"""
@@ -467,6 +471,7 @@ def test_configuring_again_leaves_no_thread_behind(tmp_path: Path) -> None:
     assert spans_in(tmp_path) == {"shop.work": 20}
 
 
+@pytest.mark.engine("those that are open at the end of the process are lost")
 def test_programs_that_close_their_event_loop_lose_nothing(tmp_path: Path) -> None:
     program = """
     import asyncio
