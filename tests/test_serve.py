@@ -477,6 +477,36 @@ def test_the_command_says_where_to_send_takes_it_and_ends_clean(number: signal.S
 
 
 @pytest.mark.slow
+def test_what_was_acknowledged_survives_a_kill(tmp_path: Path) -> None:
+    path = tmp_path / "t.db"
+    with serving("--db", str(path), "--no-grpc") as (process, lines):
+        port = int(lines[0].rpartition(":")[2].strip("/"))
+        statuses = []
+
+        def send(sender: int) -> None:
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+            for number in range(20):
+                body = json.dumps(request("a", "b", traceId=f"{sender + 1:016x}{number:016x}"))
+                connection.request("POST", "/v1/traces", body, {"Content-Type": JSON})
+                response = connection.getresponse()
+                response.read()
+                statuses.append(response.status)
+            connection.close()
+
+        senders = [threading.Thread(target=send, args=(sender,)) for sender in range(8)]
+        for sender in senders:
+            sender.start()
+        for sender in senders:
+            sender.join()
+        process.kill()
+        process.wait()
+    assert statuses == [200] * 160
+    store = Store(path)
+    assert store.counts == (320, 160)
+    store.close()
+
+
+@pytest.mark.slow
 def test_a_host_that_others_can_reach_is_warned_of() -> None:
     with serving("--host", "0.0.0.0", "--no-grpc") as (process, _):
         process.terminate()
