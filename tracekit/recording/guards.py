@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, final
 
 from opentelemetry.sdk.trace.id_generator import IdGenerator
 from opentelemetry.sdk.trace.sampling import Decision, Sampler, SamplingResult
+from opentelemetry.trace import TraceFlags
 
 from tracekit._diagnostics import FORGIVEN, forgive, report_failure
 from tracekit._fork import in_forked_child
@@ -16,12 +17,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from opentelemetry.context import Context
-    from opentelemetry.trace import Link, SpanKind, TraceState
+    from opentelemetry.trace import Link, SpanContext, SpanKind, TraceState
     from opentelemetry.util.types import Attributes
 
     from tracekit._stats import Counters
 
 _IDS_DRAWN: Final = 512
+_LOW_64_BITS: Final = (1 << 64) - 1
 
 
 def guarded(part: object, method: str) -> Callable[..., None]:
@@ -63,6 +65,7 @@ class CountedSampler(Sampler):
         self._counters = counters
         self.reads_operation_ratio: Final = getattr(sampler, "reads_operation_ratio", False)
         self.follows_local_parent: Final[bool] = getattr(sampler, "follows_local_parent", False)
+        self.follows_remote_parent: Final[bool] = getattr(sampler, "follows_remote_parent", False)
         self.root_bound: Final[int | None] = getattr(sampler, "root_bound", None)
 
     def should_sample(
@@ -85,6 +88,13 @@ class CountedSampler(Sampler):
         if not sampled:
             next(self._counters.not_sampled)
         return result
+
+    def known_decision(self, parent: SpanContext | None, trace_id: int) -> bool | None:
+        """Return whether a span below *parent* (None: the first of its trace) is sampled; None: the sampler knows."""
+        if parent is None:
+            return None if self.root_bound is None else (trace_id & _LOW_64_BITS) < self.root_bound
+        follows = self.follows_remote_parent if parent[2] else self.follows_local_parent
+        return bool(parent[3] & TraceFlags.SAMPLED) if follows else None
 
     def leave_out(self) -> None:
         """Count a span that was left out without asking."""

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 # Values that are legal as they are, whatever the limits (strings have one).
 NUMBERS: Final = frozenset({int, bool, float})
+_STRINGS: Final = frozenset({str})
+_SCALARS: Final = NUMBERS | _STRINGS
 _PLAIN: Final = frozenset({dict, MappingProxyType})
 
 
@@ -44,14 +46,14 @@ def legal_attributes(attributes: Mapping[str, Any] | None, limits: SpanLimits) -
         return {}, 0
     longest, most = limits.max_span_attribute_length, limits.max_span_attributes
     # Another mapping of the user's might raise when it is read.
-    is_plain = cast("Any", type(attributes)) in _PLAIN
-    if is_plain and (most is None or len(attributes) <= most):
-        for key, value in attributes.items():
-            kind = cast("Any", type(value))
-            if type(key) is not str or key == "" or not (kind in NUMBERS or (kind is str and longest is None)):
-                break
-        else:
-            return dict(attributes), 0
+    if (
+        cast("Any", type(attributes)) in _PLAIN
+        and (most is None or len(attributes) <= most)
+        and _STRINGS.issuperset(map(type, attributes))
+        and (NUMBERS if longest is not None else _SCALARS).issuperset(map(type, attributes.values()))
+        and "" not in attributes
+    ):
+        return dict(attributes), 0
     clean = cleaned(attributes, most, longest)
     return ({}, 0) if clean is None else (dict(clean), clean.dropped)
 

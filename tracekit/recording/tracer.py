@@ -159,18 +159,15 @@ class Tracer(SdkTracer):
     ) -> tuple[Decision, TraceState, dict[str, Any], int]:
         """Return the decision, the trace state, and the attributes with how many of them the limits dropped."""
         sampler = self.sampler
-        if (
-            parent is not None
-            and not parent[2]  # is_remote
-            and type(sampler) is CountedSampler
-            and sampler.follows_local_parent
-            and (context is None or OPERATION_RATIO_KEY not in context)
-        ):
+        if type(sampler) is CountedSampler and (context is None or OPERATION_RATIO_KEY not in context):
             # What the sampler would say, without the 3 µs of asking it.
-            if not parent[3] & SAMPLED:
-                sampler.leave_out()
-                return Decision.DROP, parent[4], {}, 0
-            return Decision.RECORD_AND_SAMPLE, parent[4], *legal_attributes(attributes, self._span_limits)
+            is_sampled = sampler.known_decision(parent, trace_id)
+            if is_sampled is not None:
+                state = DEFAULT_TRACE_STATE if parent is None else parent[4]
+                if not is_sampled:
+                    sampler.leave_out()
+                    return Decision.DROP, state, {}, 0
+                return Decision.RECORD_AND_SAMPLE, state, *legal_attributes(attributes, self._span_limits)
         result = sampler.should_sample(context, trace_id, name, kind, attributes, links)
         state = result.trace_state or DEFAULT_TRACE_STATE
         if result.decision is Decision.DROP:

@@ -99,6 +99,7 @@ class HeadSampler(Sampler):
         self._record_dropped = record_dropped
         # Spans with a local parent need not be asked about: they are what it is.
         self.follows_local_parent: Final = not record_dropped and _follows_local_parent(self._sampler)
+        self.follows_remote_parent: Final = self.follows_local_parent and _follows_remote_parent(self._sampler)
         # And a new trace need not be either, where the low half of its id says it: sampled if below this.
         self.root_bound: Final = _root_bound(self._sampler) if self.follows_local_parent else None
 
@@ -154,6 +155,13 @@ def _follows_local_parent(sampler: Sampler) -> bool:
         and type(sampler).should_sample is ParentBased.should_sample
         and getattr(sampler, "_local_parent_sampled", None) is ALWAYS_ON
         and getattr(sampler, "_local_parent_not_sampled", None) is ALWAYS_OFF
+    )
+
+
+def _follows_remote_parent(sampler: Sampler) -> bool:
+    return (
+        getattr(sampler, "_remote_parent_sampled", None) is ALWAYS_ON
+        and getattr(sampler, "_remote_parent_not_sampled", None) is ALWAYS_OFF
     )
 
 
