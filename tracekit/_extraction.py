@@ -6,7 +6,6 @@ What is compiled here runs in `_reading`.
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
@@ -351,6 +350,8 @@ class Extraction:
     def _require(self, parameter: object, option: str, writing: str) -> None:
         if isinstance(parameter, str) and parameter in self.parameters:
             return
+        import difflib  # 3 ms, and only for what is wrong
+
         names = self.parameters.names
         has = ", ".join(names) or "no parameters"
         close = difflib.get_close_matches(str(parameter), names, n=1, cutoff=0) or names[-1:]

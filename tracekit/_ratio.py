@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import reprlib
-import secrets
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.context import create_key, set_value
@@ -21,7 +20,8 @@ OPERATION_RATIO_KEY: Final = create_key("tracekit-operation-ratio")
 _LOW_64_BITS: Final = (1 << 64) - 1
 
 # From the operating system: neither a program's `random.seed()` nor a fork makes two processes draw alike.
-_draw: Final = random.SystemRandom().random
+_from_system: Final = random.SystemRandom()
+_draw: Final = _from_system.random
 
 
 def number_of(value: object) -> float | None:
@@ -82,12 +82,12 @@ def start_operation_span(
     if getattr(getattr(tracer, "sampler", None), "reads_operation_ratio", False):
         return tracer.start_span(name, set_value(OPERATION_RATIO_KEY, float(ratio), context), **options)
     parent = get_current_span(context).get_span_context()
-    trace_id = parent.trace_id if parent.is_valid else secrets.randbits(128) or 1
+    trace_id = parent.trace_id if parent.is_valid else _from_system.getrandbits(128) or 1
     if keeps_operation(ratio, parent, trace_id):
         return tracer.start_span(name, context, **options)
     left_out = SpanContext(
         trace_id,
-        secrets.randbits(64) or 1,
+        _from_system.getrandbits(64) or 1,
         is_remote=False,
         trace_flags=TraceFlags(parent.trace_flags & ~TraceFlags.SAMPLED),
         trace_state=parent.trace_state,

@@ -12,7 +12,6 @@ from opentelemetry.trace import Link, Span, SpanContext
 from tracekit._attributes import attribute_items
 from tracekit._config import runtime
 from tracekit._context import ACTIVE_KEY, SPAN_KEY, current_context, replace_context
-from tracekit.propagation import extract
 
 if TYPE_CHECKING:
     from tracekit._operation import Operation
@@ -31,7 +30,7 @@ def relations(operation: Operation, values: tuple[Any, ...], current: Context) -
         base = trace_api.set_span_in_context(trace_api.INVALID_SPAN, current)
     elif operation.parent is not None:
         given = operation.parent(values)
-        extracted = given if isinstance(given, Context) else extract(given)
+        extracted = given if isinstance(given, Context) else _extract(given)
         if trace_api.get_current_span(extracted).get_span_context().is_valid:
             merged: dict[str, Any] = {**current, **extracted}
             base = Context(merged)
@@ -75,5 +74,12 @@ def link_to(target: object) -> Link:
         return Link(target)
     if isinstance(target, Span):
         return Link(target.get_span_context())
-    context = target if isinstance(target, Context) else extract(target)
+    context = target if isinstance(target, Context) else _extract(target)
     return Link(trace_api.get_current_span(context).get_span_context())
+
+
+def _extract(carrier: object) -> Context:
+    # Here: a program that has no carriers does without the 5 ms of the import.
+    from tracekit.propagation import extract
+
+    return extract(carrier)
