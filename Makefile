@@ -9,7 +9,7 @@ BENCH_VENV ?= .venv-bench
 WORKERS ?= 2
 ARGS ?=
 
-.PHONY: help demo test test-slow test-all test-lowest test-sdk-spans lint format types coverage bench clean
+.PHONY: help demo test test-slow test-all test-lowest test-sdk-spans soak lint format types coverage bench clean
 
 help:
 	@echo "make demo         run the order service and print its traces"
@@ -18,6 +18,7 @@ help:
 	@echo "make test-all     run the test suite on every CPython 3.10-3.14 of this machine"
 	@echo "make test-lowest  run the test suite on the oldest dependencies allowed"
 	@echo "make test-sdk-spans  run the test suite over the spans of OpenTelemetry's SDK"
+	@echo "make soak         make spans for a minute while everything fails, then account for each (ARGS='--seconds 10')"
 	@echo "make lint         check style and formatting (make format mends)"
 	@echo "make types        check types with mypy and pyright"
 	@echo "make coverage     report the lines and branches no test runs"
@@ -61,6 +62,9 @@ test-sdk-spans: $(VENV)/.installed-test
 	$(PYTHON) .ci/lowest.py pyproject.toml >.venv-lowest/constraints.txt
 	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check -c .venv-lowest/constraints.txt -e '.[test]'
 	@touch $@
+
+soak: $(VENV)/.installed-test
+	$(BIN)/python -m tests.faults.soak $(ARGS)
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .

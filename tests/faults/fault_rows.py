@@ -303,7 +303,7 @@ def _lost_data() -> Iterator[Row]:
     yield Row("C9 come again in a second", patient, 600, 600, {}, answers=(waiting,), protocols=_HTTP)
     much = "configure()\nmake({count})\nsay(flushed=flush(60))\nsay_stats()"
     yield Row("C10 5,000 spans in a loop", much.format(count=5_000), 5_000, 5_000, {})
-    yield Row("C10 100,000 spans in a loop", much.format(count=100_000), 100_000, 100_000, {})
+    yield Row("C10 100,000 spans in a loop", much.format(count=100_000), 100_000, 100_000, {}, protocols=_HTTP)
     slow_receiver = Answer(delay_s=0.1)
     yield Row("C11 10,000 spans, 0.1 s a batch", much.format(count=10_000), 10_000, 10_000, {}, always=slow_receiver)
     yield Row(
@@ -389,7 +389,13 @@ def _processes() -> Iterator[Row]:
             work = "def work():\n    make(2)" if method == "fork" else ""
             if name == "Process" and method != "fork":
                 body = body.replace("target=work", "target=configure_and_make")  # noqa: PLW2901
-            yield Row(f"C15 {name}, {method}", f"{work}\n{context}{body}", 8, 8)
+            yield Row(
+                f"C15 {name}, {method}",
+                f"{work}\n{context}{body}",
+                8,
+                8,
+                protocols={"fork": PROTOCOLS, "forkserver": _GRPC, "spawn": _HTTP}[method],
+            )
     held = """
     configure()
     span = trace.get_tracer("t").start_span("span")

@@ -106,9 +106,9 @@ class Ending:
         self._deadline_s = time.monotonic()
 
     def flush(self) -> None:
-        """Export what is queued; the process is about to end."""
+        """Export what is queued, in half of the time: the process is about to end, and `leave` follows."""
         for pipeline in self._pipelines:
-            pipeline.flush(int(self.left_s * 1000))
+            pipeline.flush(int(self.left_s * 1000 / 2))
 
     def leave(self) -> None:
         """Export everything, what is still open too, and close: the process ends."""
