@@ -64,7 +64,7 @@ class Desk:
 
     def __init__(self, store: Store) -> None:
         self.http = HttpServer(store, "127.0.0.1", 0, max_spans=1_000)
-        self.grpc = GrpcServer(store, "127.0.0.1", 0)
+        self.grpc = GrpcServer(store, ["127.0.0.1"], 0)
         self.endpoint = f"http://127.0.0.1:{self.http.port}"
         self._thread = threading.Thread(target=self.http.serve_forever, args=(0.01,))
         self._thread.start()
@@ -470,7 +470,7 @@ def test_the_command_says_where_to_send_takes_it_and_ends_clean(number: signal.S
         process.send_signal(number)
         out, err = process.communicate(timeout=30)
     assert (process.returncode, err) == (0, "")
-    assert "1 spans of 1 traces" in out
+    assert "1 span of 1 trace" in out
     store = Store(tmp_path / "t.db")
     assert store.counts == (1, 1)
     store.close()
@@ -504,6 +504,28 @@ def test_what_was_acknowledged_survives_a_kill(tmp_path: Path) -> None:
     store = Store(path)
     assert store.counts == (320, 160)
     store.close()
+
+
+@pytest.mark.slow
+def test_localhost_is_answered_over_ipv6_too() -> None:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    with serving() as (process, lines):
+        ports = [int(line.rpartition(":")[2].strip("/")) for line in lines[:3]]
+        connection = http.client.HTTPConnection("::1", ports[0], timeout=20)
+        connection.request("GET", "/api/spans")
+        assert connection.getresponse().status == 200
+        connection.close()
+        exporter = GrpcExporter(f"[::1]:{ports[2]}", insecure=True)
+        provider = TracerProvider()
+        provider.add_span_processor(SimpleSpanProcessor(exporter))
+        provider.get_tracer("t").start_span("over IPv6").end()
+        provider.shutdown()
+        process.terminate()
+        out, _ = process.communicate(timeout=30)
+    assert "1 span of 1 trace" in out
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from tracekit.view.server import HttpServer
     from tracekit.view.store import Store
 
+_LOOPBACK: Final = "127.0.0.1"
+_LOOPBACK_6: Final = "::1"
 _HTTP_PORT: Final = 4318
 _GRPC_PORT: Final = 4317
 _MAX_SPANS: Final = 50_000
@@ -69,7 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--host",
         metavar="ADDRESS",
-        default="127.0.0.1",
+        default=_LOOPBACK,
         help="listen there; other machines than this one can read and write the traces then",
     )
     parser.add_argument(
@@ -97,32 +99,39 @@ def run(arguments: argparse.Namespace) -> int:
     with ExitStack() as stack, _told_to_stop() as stop:
         store = Store(arguments.db, max_spans=arguments.max_spans)
         stack.callback(store.close)
-        server = _http_server(arguments, store)
-        stack.callback(server.server_close)
+        servers = _http_servers(arguments, store)
+        for server in servers:
+            stack.callback(server.server_close)
         grpc_port = None
         if not arguments.no_grpc:
             try:
-                grpc_server = GrpcServer(store, arguments.host, arguments.grpc_port)
+                grpc_server = GrpcServer(store, [server.host for server in servers], arguments.grpc_port)
             except TracekitError as error:
                 raise _port_is_taken(arguments.grpc_port, "--grpc-port") from error
             stack.callback(grpc_server.close)
             grpc_port = grpc_server.port
-        thread = threading.Thread(target=server.serve_forever, args=(_POLL_S,), daemon=True)
-        thread.start()
-        stack.callback(thread.join)
-        stack.callback(server.shutdown)
+        for server in servers:
+            thread = threading.Thread(target=server.serve_forever, args=(_POLL_S,), daemon=True)
+            thread.start()
+            stack.callback(thread.join)
+            stack.callback(server.shutdown)
         if not is_loopback(arguments.host):
             print(
                 f"warning: whoever can reach {arguments.host} can read these traces and add to them",
                 file=sys.stderr,
             )
-        _say_where(arguments, server.port, grpc_port)
+        _say_where(arguments, servers[0].port, grpc_port)
         # Not for ever: Windows would not hear Ctrl-C.
         while not stop.wait(1):
             pass
         spans, traces = store.counts
-        print(f"\nStopped. {spans:,} spans of {traces:,} traces were {'kept' if arguments.db else 'in memory'}.")
+        where = arguments.db or "memory"
+        print(f"\nStopped with {_count(spans, 'span')} of {_count(traces, 'trace')} in {where}.")
     return 0
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 
 def _check(arguments: argparse.Namespace) -> None:
@@ -144,22 +153,22 @@ def _check(arguments: argparse.Namespace) -> None:
         raise ServeError(msg)
 
 
-def _http_server(arguments: argparse.Namespace, store: Store) -> HttpServer:
+def _http_servers(arguments: argparse.Namespace, store: Store) -> list[HttpServer]:
     from tracekit.view.server import HttpServer
 
+    names, max_spans = (arguments.host, *arguments.allow_host), arguments.max_spans
     try:
-        return HttpServer(
-            store,
-            arguments.host,
-            arguments.port,
-            names=(arguments.host, *arguments.allow_host),
-            max_spans=arguments.max_spans,
-        )
+        servers = [HttpServer(store, arguments.host, arguments.port, names=names, max_spans=max_spans)]
     except OSError as error:
         if arguments.port:
             raise _port_is_taken(arguments.port, "--port", error) from error
         msg = f"cannot listen on {arguments.host}: {error.strerror or error}"
         raise ServeError(msg) from error
+    if arguments.host == _LOOPBACK:
+        # SDKs send to `localhost` unless told, which may mean this one; a machine without it needs none.
+        with suppress(OSError):
+            servers.append(HttpServer(store, _LOOPBACK_6, servers[0].port, names=names, max_spans=max_spans))
+    return servers
 
 
 def _port_is_taken(port: int, option: str, error: OSError | None = None) -> ServeError:
@@ -170,7 +179,7 @@ def _port_is_taken(port: int, option: str, error: OSError | None = None) -> Serv
 
 
 def _say_where(arguments: argparse.Namespace, port: int, grpc_port: int | None) -> None:
-    host = arguments.host if arguments.host not in {"0.0.0.0", "::"} else "127.0.0.1"  # noqa: S104  # compared
+    host = arguments.host if arguments.host not in {"0.0.0.0", "::"} else _LOOPBACK  # noqa: S104  # compared
     host = f"[{host}]" if ":" in host else host
     http = f"http://{host}:{port}"
     lines = [f"traces     {http}/", f"OTLP/HTTP  {http}"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, final
 
 import grpc  # type: ignore[import-untyped]  # comes without stubs
@@ -11,6 +12,8 @@ from tracekit.errors import TracekitError
 from tracekit.view.receiver import Receiver
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tracekit.view.store import Store
 
 _MAX_BODY: Final = 16 * 1024 * 1024
@@ -30,30 +33,35 @@ class PortTakenError(TracekitError):
 @final
 class GrpcServer:
     """
-    Serves *store* on *host* and *port*.
+    Serves *store* on *hosts* and *port*.
 
     Args:
         store: The spans.
-        host: The address to listen on.
+        hosts: The addresses to listen on; without the first one it does not start.
         port: The port; 0 for a free one.
 
     Raises:
         PortTakenError: The port is taken.
     """
 
-    def __init__(self, store: Store, host: str, port: int) -> None:
+    def __init__(self, store: Store, hosts: Sequence[str], port: int) -> None:
         self._pool = ThreadPoolExecutor(4, thread_name_prefix="tracekit-grpc")
         self._server: Final[Any] = grpc.server(self._pool, options=_OPTIONS, maximum_concurrent_rpcs=_MAX_CALLS)
         for handler in _handlers(Receiver(store)):
             self._server.add_generic_rpc_handlers((handler,))
-        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         try:
-            self.port = int(self._server.add_insecure_port(address))
+            self.port = self._listen(hosts[0], port)
         except RuntimeError as error:
             self._pool.shutdown()
-            msg = f"cannot listen on {address}"
+            msg = f"cannot listen on port {port} of {hosts[0]}"
             raise PortTakenError(msg) from error
+        for host in hosts[1:]:
+            with suppress(RuntimeError):
+                self._listen(host, self.port)
         self._server.start()
+
+    def _listen(self, host: str, port: int) -> int:
+        return int(self._server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}"))
 
     def close(self) -> None:
         """Take no more requests; those that are being taken have a second."""

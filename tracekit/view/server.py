@@ -87,6 +87,7 @@ class HttpServer(ThreadingHTTPServer):
         self.receiver = Receiver(store)
         self.names = frozenset(name.lower() for name in (*names, *_ALSO_THIS_MACHINE))
         self.max_spans = max_spans
+        self.host = host
         self.is_closed = False
         self._free = threading.BoundedSemaphore(_MAX_CONNECTIONS)
         self.address_family = _family(host)
