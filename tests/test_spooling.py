@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
-from otlp_receiver import Answer, GrpcReceiver, Receiver
+from otlp_receiver import Answer, GrpcReceiver, HttpReceiver, Receiver
 
 import tracekit
 from tracekit._diagnostics import diagnostics
@@ -236,6 +236,7 @@ def test_what_was_flushed_survives_a_kill(otlp_http: Receiver, tmp_path: Path) -
     assert tracing.stats.sampled == 0
 
 
+@pytest.mark.slow
 def test_processes_share_a_spool_and_each_span_arrives_once(otlp_http: Receiver, tmp_path: Path) -> None:
     otlp_http.answer_always(Answer(503, "UNAVAILABLE"))
     running = [program(otlp_http, tmp_path, 600) for _ in range(3)]
@@ -248,6 +249,49 @@ def test_processes_share_a_spool_and_each_span_arrives_once(otlp_http: Receiver,
     otlp_http.wait_for_spans(1_800)
     assert set(Counter(span.span_id for span in otlp_http.spans).values()) == {1}
     assert directories[0].shutdown()
+
+
+FORKING = """
+import os, sys
+import tracekit
+endpoint, spool = sys.argv[1:]
+tracing = tracekit.configure(endpoint=endpoint, spool=spool, service="shop", timeout_s=0.3)
+def end(count):
+    for _ in range(count):
+        with tracekit.traced_block("shop.order"):
+            pass
+end(10)
+assert tracing.flush(20)
+children = []
+for _ in range(4):
+    child = os.fork()
+    if not child:
+        end(300)
+        tracing.shutdown()
+        stats = tracing.stats
+        os._exit((stats.sampled, stats.spooled, stats.queued, dict(stats.dropped)) != (300, 300, 0, {}))
+    children.append(child)
+assert [os.waitpid(child, 0)[1] for child in children] == [0, 0, 0, 0]
+assert tracing.stats.spooled == 10
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_forked_workers_keep_what_they_made(otlp_http: HttpReceiver, tmp_path: Path) -> None:
+    port = otlp_http.port
+    otlp_http.close()
+    subprocess.run(
+        [sys.executable, "-W", "error", "-c", FORKING, otlp_http.endpoint, str(tmp_path)], timeout=50, check=True
+    )
+    back = HttpReceiver(port)
+    try:
+        tracing = tracing_to(back, tmp_path)
+        back.wait_for_spans(1_210)
+        assert len({span.span_id for span in back.spans}) == 1_210
+    finally:
+        tracing.shutdown()
+        back.close()
 
 
 @pytest.mark.slow

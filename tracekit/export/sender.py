@@ -60,6 +60,7 @@ class Sender:
         self._of_parent: list[Transport] = []
         self._transport: Transport | None = None
         self._is_closed = False
+        self._impatient_until_s = 0.0
         self._begin()
         in_forked_child(self._begin)
 
@@ -77,6 +78,11 @@ class Sender:
     def is_down(self) -> bool:
         """Whether the receiver could not be reached, and it is too early to try again."""
         return time.monotonic() < self._down_until_s
+
+    @property
+    def is_patient(self) -> bool:
+        """Whether anything is tried again at this time."""
+        return not self._is_closed and time.monotonic() >= self._impatient_until_s
 
     @property
     def was_down(self) -> bool:
@@ -108,7 +114,7 @@ class Sender:
                 return answer
             failures += 1
             delay_s = backoff_s(failures) if answer.retry_after_s is None else answer.retry_after_s
-            if self._is_closed or time.monotonic() + delay_s >= deadline_s:
+            if not self.is_patient or time.monotonic() + delay_s >= deadline_s:
                 return answer
             if self._sleep(delay_s, is_asked_for=answer.retry_after_s is not None):
                 failures = 0
@@ -116,6 +122,11 @@ class Sender:
     def hurry(self) -> None:
         """Try again now what waits for a better moment, unless the receiver has named one."""
         self._nudges.put(None)
+
+    def lose_patience(self, for_s: float) -> None:
+        """For so many seconds try nothing again: there is another place for it."""
+        self._impatient_until_s = time.monotonic() + for_s
+        self.hurry()
 
     def close(self) -> None:
         """Send nothing any more."""
@@ -132,7 +143,7 @@ class Sender:
                 self._nudges.get(timeout=left_s)
             except Empty:
                 return False
-            if self._is_closed or not is_asked_for:
+            if not self.is_patient or not is_asked_for:
                 return True
         return False
 

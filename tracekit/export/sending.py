@@ -97,10 +97,13 @@ class OtlpExporter(AccountableExporter):
                 lost["export_failed"] += request.spans
 
     def hurry(self, *, within_s: float, is_last: bool) -> None:
-        """Try again now what waits for a better moment; before the end, give up in time."""
+        """Try again now what waits for a better moment, and leave it to the spool; before the end, give up in time."""
         if is_last:
             self._leaves_at_s = time.monotonic() + within_s
-        self._sender.hurry()
+        if self.spool is None:
+            self._sender.hurry()
+        else:
+            self._sender.lose_patience(within_s)
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:  # noqa: ARG002  # the SDK's signature
         """Return True: nothing is kept here."""
