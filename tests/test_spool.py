@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from tracekit._diagnostics import diagnostics
 from tracekit.errors import ConfigurationError
 from tracekit.export.otlp import Request
-from tracekit.export.spool import DAMAGED, FILE, Batch, Fates, Spool
+from tracekit.export.spool import FILE, Batch, Fates, Spool
 
 WAIT_S = 20.0
 
@@ -120,7 +120,7 @@ def test_the_oldest_leave_first_where_there_is_no_room(spool_in: Callable[..., S
     assert other.fates(2) == Fates(lost={"spool_full": 2})
     assert spool.fates(6) == Fates(exported=len(kept), lost={"spool_full": 6 - len(kept)})
     assert not spool.add([request("x" * 400_001)])
-    assert (Path(spool._path)).stat().st_size < 600_000
+    assert spool.database.path.stat().st_size < 600_000
 
 
 def test_what_is_too_old_leaves(spool_in: Callable[..., Spool]) -> None:
@@ -161,19 +161,19 @@ def test_a_damaged_file_is_set_aside_and_counted(
     spool.add([request("x" * 50_000, 3)])
     assert drain(spool)
     spool.add([request("y" * 50_000, 4)])
-    spool._disconnect()  # as a crash would; or the damage would meet a file in use
-    damage(spool._path)
+    spool.database.disconnect()  # as a crash would; or the damage would meet a file in use
+    damage(spool.database.path)
     assert spool.add([request("new")])
     assert spool.fates(8) == Fates(1, 3, {"spool_damaged": 4})
     assert drain(spool) == ["new"]
-    assert (spool._path.parent / DAMAGED).exists()
+    assert spool.database.damaged.exists()
     assert "set aside" in caplog.text
 
 
 def test_a_directory_that_is_taken_away_is_made_again(spool_in: Callable[..., Spool]) -> None:
     spool, other = spool_in(), spool_in()
     spool.add([request("a", 2)])
-    shutil.rmtree(spool._path.parent)
+    shutil.rmtree(spool.database.path.parent)
     assert other.add([request("b")])
     assert spool.add([request("c")])
     assert drain(other) == ["b", "c"]
@@ -183,7 +183,7 @@ def test_a_directory_that_is_taken_away_is_made_again(spool_in: Callable[..., Sp
 def test_a_full_disk_is_reported_and_costs_nobody_else(spool_in: Callable[..., Spool]) -> None:
     spool = spool_in()
     assert spool.add([request("a")])
-    spool._database.execute("PRAGMA max_page_count = 1")  # SQLite's own word for it: the disk is full
+    spool.database._connection.execute("PRAGMA max_page_count = 1")  # SQLite's own word for it: the disk is full
     assert not spool.add([request("b" * 1_000_000)])
     assert drain(spool) == ["a"]
     assert diagnostics.internal_errors == 1
@@ -321,7 +321,7 @@ for number in range(5):
     assert spool.add([Request(b"parent", 1)])
     child = os.fork()
     if not child:
-        assert spool._database is None
+        assert spool.database._connection is None
         assert spool.fates(0) == Fates()
         for _ in range(20):
             assert spool.add([Request(b"child", 2)])

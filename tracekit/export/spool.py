@@ -1,7 +1,7 @@
 """
 Batches on disk that could not be sent: bounded, shared by the processes of one machine, whole after any crash.
 
-Only this module opens the database: SQLite in WAL mode, where a transaction is there as a whole or not at all.
+SQLite in WAL mode: a transaction is there as a whole or not at all.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import sqlite3
 import sys
 import time
 from collections import Counter
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from secrets import token_hex
@@ -20,9 +19,9 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, TypeVar, final
 
 from tracekit._diagnostics import report_failure
-from tracekit._fork import around_fork
-from tracekit._threads import RLock
+from tracekit._fork import in_forked_child
 from tracekit.errors import ConfigurationError
+from tracekit.export.database import Database
 from tracekit.export.otlp import Request
 
 if TYPE_CHECKING:
@@ -32,13 +31,10 @@ DEFAULT_MAX_BYTES: Final = 256 * 1024 * 1024
 DEFAULT_MAX_AGE_S: Final = 24 * 3_600.0
 
 FILE: Final = "spool.sqlite3"
-DAMAGED: Final = f"{FILE}.damaged"
 _EXPORTED: Final = "exported"
-# How long one process waits for the writing of another.
-_BUSY_S: Final = 2.0
-_MAX_JOURNAL_BYTES: Final = 4 * 1024 * 1024
 _LONGEST_LEASE_S: Final = 3_600.0
 _PAGES_TO_GIVE_BACK: Final = 256
+
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS batches (
     id INTEGER PRIMARY KEY AUTOINCREMENT, destination TEXT NOT NULL, origin TEXT NOT NULL, kept_at REAL NOT NULL,
@@ -99,33 +95,17 @@ class Spool:
         max_bytes: int = DEFAULT_MAX_BYTES,
         max_age_s: float = DEFAULT_MAX_AGE_S,
     ) -> None:
-        self._path: Final = directory / FILE
         self._destination: Final = destination
         self._max_bytes: Final = max_bytes
         self._max_age_s: Final = max_age_s
         self.on_kept: Callable[[], object] = bool
-        # No connection crosses a fork: a child that closed it would spoil the file under its parent.
-        self._lock = RLock()
-        self._database: sqlite3.Connection | None = None
-        self._inode = 0
+        self.database: Final = Database(directory / FILE, _SCHEMA, self._leave_file)
         self._is_closed = False
         self._begin()
-        self._check(directory)
-        around_fork(self._before_fork, self._in_parent, self._in_child)
-
-    def _begin(self) -> None:
-        # Who holds a lease is looked for if it is of this machine.
-        self._me = f"{platform.node()}/{os.getpid()}/{token_hex(8)}"
-        # What has become of spans this pipeline has kept: in files set aside since, and in this one.
-        self._before = Fates()
-        self._fates = Fates()
-
-    def _check(self, directory: Path) -> None:
+        in_forked_child(self._begin)
         try:
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with self._lock:
-                self._run(lambda _database: None)
-                self._disconnect()
+            self.database.run(bool)
+            self.database.disconnect()
         except (OSError, sqlite3.Error) as error:
             reason = (error.strerror if isinstance(error, OSError) else str(error)) or type(error).__name__
             msg = (
@@ -134,16 +114,12 @@ class Spool:
             )
             raise ConfigurationError(msg) from error
 
-    def _before_fork(self) -> None:
-        self._lock.acquire()
-        self._disconnect()
-
-    def _in_parent(self) -> None:
-        self._lock.release()
-
-    def _in_child(self) -> None:
-        self._lock = RLock()
-        self._begin()
+    def _begin(self) -> None:
+        # Who holds a lease is looked for if it is of this machine.
+        self._me = f"{platform.node()}/{os.getpid()}/{token_hex(8)}"
+        # What has become of spans this pipeline has kept: in files set aside since, and in this one.
+        self._before = Fates()
+        self._fates = Fates()
 
     def add(self, requests: Sequence[Request]) -> bool:
         """Keep *requests*; tells whether they are on disk now, all of them or none."""
@@ -229,10 +205,9 @@ class Spool:
             kept: How many were added, as the caller's books have it.
             fresh: Whether to ask the disk; else as it was when last asked.
         """
-        with self._lock:
-            if fresh and kept and not self._is_closed:
-                self._try("counting", self._refresh)
-            before, now = self._before, self._fates
+        if fresh and kept and not self._is_closed:
+            self._try("counting", self._refresh)
+        before, now = self._before, self._fates
         # The disk may be ahead of the caller's books for a moment.
         exported = min(kept, before.exported + now.exported)
         left = kept - exported
@@ -248,10 +223,9 @@ class Spool:
     def close(self) -> None:
         """Close the database; what is in it stays."""
         self.release()
-        with self._lock:
-            self._try("counting", self._refresh)
-            self._is_closed = True
-            self._disconnect()
+        self._try("counting", self._refresh)
+        self._is_closed = True
+        self.database.close()
 
     # --- inside a transaction ---
 
@@ -322,76 +296,13 @@ class Spool:
         exported = lost.pop(_EXPORTED, 0)
         return Fates(int(spooled), exported, lost)
 
-    # --- the database ---
-
     def _try(self, what: str, job: Callable[[sqlite3.Connection], T]) -> T | None:
         """Run *job* in a transaction; where there is no way to, report it and return None."""
         try:
-            with self._lock:
-                return self._run(job)
+            return self.database.run(job)
         except (OSError, sqlite3.Error) as error:
             report_failure("spool", what, error)
             return None
-
-    def _run(self, job: Callable[[sqlite3.Connection], T]) -> T:
-        try:
-            return self._transact(job)
-        except sqlite3.DatabaseError as error:
-            if not _is_damage(error):
-                raise
-            report_failure("spool", "reading its file, which was set aside,", error)
-            self._set_aside()
-            return self._transact(job)
-        finally:
-            if self._is_closed:
-                self._disconnect()
-
-    def _transact(self, job: Callable[[sqlite3.Connection], T]) -> T:
-        database = self._connected()
-        # A signal handler that comes in between finds a transaction begun, and goes without.
-        database.execute("BEGIN IMMEDIATE")
-        try:
-            result = job(database)
-            database.execute("COMMIT")
-        except BaseException:
-            if database.in_transaction:
-                database.execute("ROLLBACK")
-            raise
-        return result
-
-    def _connected(self) -> sqlite3.Connection:
-        if self._database is not None and not self._is_the_file():
-            # Set aside by another process, or taken away.
-            self._disconnect()
-            self._leave_file()
-        if self._database is None:
-            self._database = _open(self._path)
-            self._inode = self._path.stat().st_ino
-        return self._database
-
-    def _is_the_file(self) -> bool:
-        try:
-            return self._path.stat().st_ino == self._inode
-        except OSError:
-            return False
-
-    def _disconnect(self) -> None:
-        database, self._database = self._database, None
-        if database is not None:
-            # An error means that the file is damaged, which is found out when it is next opened.
-            with suppress(sqlite3.Error):
-                database.close()
-
-    def _set_aside(self) -> None:
-        """Move a damaged file away; one such file is kept, for whoever wants to know."""
-        is_the_file = self._database is None or self._is_the_file()
-        self._disconnect()
-        self._leave_file()
-        if not is_the_file:
-            return  # another process was first
-        for end in ("-wal", "-shm"):
-            self._path.with_name(FILE + end).unlink(missing_ok=True)
-        self._path.replace(self._path.with_name(DAMAGED))
 
     def _leave_file(self) -> None:
         """Go on with what is known of the spans that were in it."""
@@ -431,49 +342,3 @@ def default_directory() -> Path:
         msg = 'spool=True: expected a user with a home directory. Write spool="/var/lib/..." with a directory of yours.'
         raise ConfigurationError(msg) from error
     return home / "tracekit" / "spool"
-
-
-def _open(path: Path) -> sqlite3.Connection:
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    # Made here, for SQLite gives its files the mode of the first.
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
-    try:
-        if hasattr(os, "fchmod"):
-            os.fchmod(descriptor, 0o600)
-    finally:
-        os.close(descriptor)
-    # In any thread: one at a time, by the lock.
-    database = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
-    try:
-        _prepare(database)
-    except BaseException:
-        database.close()
-        raise
-    return database
-
-
-def _prepare(database: sqlite3.Connection) -> None:
-    # Before there is a table; gives pages back when the backlog is gone.
-    database.execute("PRAGMA auto_vacuum = INCREMENTAL")
-    deadline_s = time.monotonic() + _BUSY_S
-    while True:
-        try:
-            database.execute("PRAGMA journal_mode = WAL")
-            break
-        except sqlite3.OperationalError:
-            # Another process does the same, and here SQLite does not wait.
-            if time.monotonic() > deadline_s:
-                raise
-            time.sleep(0.01)
-    # Safe from crashes of the process; a crash of the machine may cost the last batches, never the file.
-    database.execute("PRAGMA synchronous = NORMAL")
-    database.execute(f"PRAGMA journal_size_limit = {_MAX_JOURNAL_BYTES}")
-    database.execute("BEGIN IMMEDIATE")
-    for statement in _SCHEMA.split(";"):
-        database.execute(statement)
-    database.execute("COMMIT")
-
-
-def _is_damage(error: sqlite3.Error) -> bool:
-    # A malformed file, one that is no database, or one without our tables.
-    return type(error) is sqlite3.DatabaseError or "no such" in str(error)
