@@ -300,6 +300,18 @@ def test_ids_are_copied_for_logs(tab: Tab, show: Open) -> None:
     assert tab.run("navigator.clipboard.readText()") == f"trace_id={TRACE} span_id={7:016x}"
 
 
+def test_a_failure_leads_to_where_it_began(tab: Tab, show: Open) -> None:
+    show(shop_spans())
+    tab.page.click("#only-errors")
+    tab.page.locator(".trace-row:visible").first.click()
+    assert tab.text("#details h3") == "POST /orders"
+    assert tab.text("#details .cause") == "First failed in payments.charge: CardDeclined: insufficient funds"
+    tab.page.click("#details .cause .go")
+    assert tab.text("#details h3") == "payments.charge"
+    tab.page.click("#details .stack summary")
+    assert "gateway.py" in tab.text("#details pre")
+
+
 def test_links_lead_to_spans_that_are_here(tab: Tab, show: Open) -> None:
     links = (LinkRecord("b" * 32, "c" * 16), LinkRecord("d" * 32, "e" * 16))
     show(

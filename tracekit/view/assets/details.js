@@ -3,6 +3,7 @@
 /* The details of a span. Links lead to spans by their ids; no text of a trace is ever an address. */
 
 const LONG_TEXT = 1200;
+const LONG_KEY = 200;
 const TOLD_BY_EXCEPTION = new Set(["exception.type", "exception.message", "exception.stacktrace", "exception.escaped"]);
 
 class Details {
@@ -103,10 +104,9 @@ class Details {
     const stack = span.events.find(
       ([, , name, attributes]) => name === "exception" && attribute(attributes, "exception.stacktrace"),
     );
-    const raised = span.events.find(([, , name]) => name === "exception");
-    const told =
-      span.description || (raised ? exceptionText(raised[3]) : "") || visible(attribute(span.attributes, "error.type"));
-    const cause = innermostError(span);
+    const told = failureText(span);
+    const cause = innermostError(span),
+      reason = failureText(cause);
     return element(
       "section",
       { class: "error-box" },
@@ -118,7 +118,7 @@ class Details {
             { class: "cause" },
             "First failed in ",
             button({ class: "go" }, () => this.actions.go(cause.traceId, cause.id), cause.name || "(no name)"),
-            !told && cause.description ? `: ${shortened(cause.description)}` : null,
+            reason && reason !== told ? `: ${shortened(reason)}` : null,
           ),
       stack ? stackTrace(attribute(stack[3], "exception.stacktrace")) : null,
     );
@@ -141,7 +141,7 @@ class Details {
       return element(
         "div",
         { class: "pair" },
-        element("dt", {}, visible(key)),
+        element("dt", {}, ...breakable(visible(key))),
         element(
           "dd",
           { class: typeof value === "string" ? "mono" : "mono plain" },
@@ -255,6 +255,13 @@ class Details {
   }
 }
 
+/** What is known of the failure of a span: some instrumentations only record an exception, or its type. */
+function failureText(span) {
+  if (span.description) return span.description;
+  const raised = span.events.find(([, , name]) => name === "exception");
+  return raised ? exceptionText(raised[3]) : visible(attribute(span.attributes, "error.type"));
+}
+
 /** The failed span below a failed one where it all began. */
 function innermostError(span) {
   for (;;) {
@@ -274,6 +281,12 @@ function exceptionText(attributes) {
 
 function shortened(text) {
   return text.length > LONG_TEXT ? `${text.slice(0, LONG_TEXT)}…` : text;
+}
+
+/** A dotted key that may go on in a next line after each of its parts. */
+function breakable(key) {
+  if (key.length > LONG_KEY) return [key];
+  return key.split(/(?<=[._/])(?=.)/).flatMap((part, index) => (index ? [element("wbr"), part] : [part]));
 }
 
 /** A text, and a button for the rest of a long one. */
