@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections import Counter
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from opentelemetry.sdk.trace import TracerProvider
 from otlp_receiver import Answer, GrpcReceiver, HttpReceiver, Receiver
 
@@ -136,6 +139,46 @@ def test_a_batch_on_disk_that_is_too_large_is_sent_in_halves(otlp_http: Receiver
     otlp_http.answer_always(Answer())
     wait_until(lambda: tracing.stats.spooled == 0)
     assert names(otlp_http) == list("abcde")
+
+
+ANSWERS = {
+    "accept": Answer(),
+    "refuse": Answer(400),
+    "reject": Answer(rejected=1),
+    "busy": Answer(503),
+    "large": Answer(413),
+}
+
+
+@given(steps=st.lists(st.sampled_from([*ANSWERS, "end", "end", "flush", "away", "back", "restart"]), max_size=14))
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_every_span_is_accounted_for_on_disk_too(otlp_http: HttpReceiver, steps: list[str]) -> None:
+    otlp_http.forget()
+    with tempfile.TemporaryDirectory() as directory:
+        tracing = tracing_to(otlp_http, Path(directory))
+        handles, ended = [tracing], 0
+        for step in steps:
+            if step == "end":
+                end("a", "b")
+                ended += 2
+            elif step == "flush":
+                tracing.flush(20)
+            elif step == "restart":
+                # As another process would: what the one before has kept is sent by this one.
+                tracing = tracing_to(otlp_http, Path(directory))
+                handles.append(tracing)
+            elif step in ANSWERS:
+                otlp_http.answer(ANSWERS[step])
+            else:
+                otlp_http.answer_always(Answer() if step == "back" else Answer(503))
+            stats = [handle.stats for handle in handles]
+            assert sum(figures.sampled for figures in stats) == ended
+            for figures in stats:
+                assert figures.sampled == figures.exported + figures.spooled + figures.queued + sum(
+                    figures.dropped.values()
+                )
+        tracing.shutdown(20)
+        assert {figures.queued for figures in (handle.stats for handle in handles)} == {0}
 
 
 def test_spans_for_which_there_is_no_room_go_to_the_disk(tmp_path: Path) -> None:
