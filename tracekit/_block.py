@@ -95,7 +95,7 @@ class traced_block:  # noqa: N801  # reads as a verb where it is used
             enclosing = current_context().get(ACTIVE_KEY)
             if isinstance(enclosing, ActiveSpan) and enclosing.service:
                 operation = _operation_of(self._name, (enclosing.service, *self._options[1:]))
-        active = start(operation, (), self._attributes)
+        active = (operation.begin or start)(operation, (), self._attributes)
         if active is None:
             # Below a span that is not sampled: that one.
             return trace_api.get_current_span()

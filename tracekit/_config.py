@@ -146,11 +146,11 @@ def tracer_of(provider: TracerProvider) -> Tracer | None:
 
 
 # The public getter costs 1 µs while no provider is set: it looks into os.environ each time.
-_READS_GLOBAL: Final = hasattr(trace_api, "_TRACER_PROVIDER") and "OTEL_PYTHON_TRACER_PROVIDER" not in os.environ
+READS_GLOBAL: Final = hasattr(trace_api, "_TRACER_PROVIDER") and "OTEL_PYTHON_TRACER_PROVIDER" not in os.environ
 
 
 def _global_provider() -> TracerProvider | None:
-    if _READS_GLOBAL:
+    if READS_GLOBAL:
         return trace_api._TRACER_PROVIDER  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
     provider = trace_api.get_tracer_provider()
     return None if isinstance(provider, trace_api.ProxyTracerProvider) else provider

@@ -107,7 +107,7 @@ _UNTRACED: Final = _Untraced()
 
 def begin(operation: Operation, values: tuple[Any, ...]) -> ActiveSpan | _Untraced:
     """Start a span as `start` does; what comes back can be paused and resumed in any case."""
-    return start(operation, values) or _UNTRACED
+    return (operation.begin or start)(operation, values) or _UNTRACED
 
 
 def first_step(inner: AsyncGenerator[Any, Any]) -> Coroutine[Any, Any, Any]:

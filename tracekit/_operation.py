@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from enum import Enum
-from typing import Any, Final, Literal, TypeAlias, TypedDict, cast, final
+from typing import Any, Final, Literal, Protocol, TypeAlias, TypedDict, cast, final
 
 from opentelemetry.trace import SpanKind, TracerProvider
 
@@ -65,6 +65,7 @@ class Operation:
     __slots__ = (
         "_given",
         "_is_full_name",
+        "begin",
         "expected",
         "extraction",
         "func",
@@ -101,6 +102,8 @@ class Operation:
         checked_options(options, self.name)
         self._compile()
         self.plan = Plan(self, None, runtime.settings)
+        # What begins a call as `_span.start` does, on a shorter way; None: there is none.
+        self.begin: Begin | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Compiled again where it arrives: closures do not travel, what was given does. The name was settled here, where
@@ -137,18 +140,16 @@ class Operation:
         """Whether its spans are children of the current span, whatever its arguments are."""
         return not (self.root or self.parent or self.links or self.sample is not None or self.gate)
 
-    def settle(self, choose: Callable[[Plan], Begin | None]) -> Plan:
-        """Return the plan under what is set up now; *choose* says how it begins a call."""
+    def settle(self) -> Plan:
+        """Return the plan under what is set up now."""
         state, settings = runtime.state, runtime.settings
         provider = self.provider or runtime.provider
         plan = self.plan
         if plan.provider is not provider or plan.settings is not settings:
-            plan = Plan(self, provider, settings)
-            plan.begin = choose(plan)
-            self.plan = plan
+            plan = self.plan = Plan(self, provider, settings)
         # The global provider may be set at any time, without a word to us: then each call asks.
-        if self.provider is not None or runtime.is_set:
-            plan.state = state
+        plan.is_settled = self.provider is not None or runtime.is_set
+        plan.state = state
         return plan
 
     def fixed_attributes(self, settings: Settings) -> dict[str, AttributeValue]:
@@ -173,8 +174,8 @@ class Plan:
     """
 
     __slots__ = (
-        "begin",
         "fixed",
+        "is_settled",
         "kind",
         "name",
         "operation",
@@ -194,18 +195,21 @@ class Plan:
         self.provider: Final = provider
         self.settings: Final = settings
         self.tracer: Final = None if provider is None else tracer_of(provider)
-        # `runtime.state` as long as this plan is right; None where that does not say.
+        # `runtime.state` as long as this plan is right; where it is not settled, a new global provider changes it too.
         self.state: object = None
-        # Begins a call; None: calls go untraced.
-        self.begin: Begin | None = None
+        self.is_settled = False
         self.fixed: Final = {} if self.tracer is None else operation.fixed_attributes(settings)
         self.reading: Final = operation.extraction.reading(settings, is_needed=self.tracer is not None)
         self.sets_status: Final = operation.sets_status
         self.reads_result: Final = operation.extraction.reads_result
 
 
-# Called with the plan, the arguments as the wrapper collects them, and attributes of this one span.
-Begin: TypeAlias = Callable[[Plan, "tuple[Any, ...]", "Mapping[str, Any] | None"], Any]
+class Begin(Protocol):
+    """What begins a call, as `tracekit._span.start` does."""
+
+    def __call__(
+        self, operation: Operation, values: tuple[Any, ...], attributes: Mapping[str, Any] | None = None, /
+    ) -> Any: ...
 
 
 def code_attributes(func: Callable[..., Any], *, with_location: bool) -> dict[str, AttributeValue]:

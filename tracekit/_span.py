@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Final, cast, final
 
+from opentelemetry import trace as trace_api
 from opentelemetry.context import Context
 from opentelemetry.trace import Link, Span, Status, StatusCode
 
 from tracekit import _exceptions
 from tracekit._attributes import attribute_items
-from tracekit._config import runtime
+from tracekit._config import READS_GLOBAL, runtime
 from tracekit._context import ACTIVE_KEY, LEFT, SPAN_KEY, current_context, replace_context
 from tracekit._diagnostics import FORGIVEN, forgive
 from tracekit._ratio import start_operation_span
@@ -42,29 +43,36 @@ def start(
     """
     try:
         plan = operation.plan
-        if plan.state is not runtime.state:
-            plan = operation.settle(_choose)
-        begin = plan.begin
-        return None if begin is None else begin(plan, values, attributes)
+        if plan.state is not runtime.state or not plan.is_settled:
+            plan = operation.settle()
+        if plan.tracer is None:
+            operation.begin = _begin_nothing if READS_GLOBAL and operation.provider is None else None
+            return None
+        begin = operation.begin = _shorter_way(plan)
+        if begin is not None:
+            return cast("ActiveSpan | None", begin(operation, values, attributes))
+        gate = operation.gate
+        return None if gate is not None and not gate() else AnySpan(plan, values, attributes)
     except FORGIVEN as error:  # a sampler, processor or id generator of the user's, the recursion limit
         forgive(operation.name, "starting the span", error)
         return None
 
 
-def _choose(plan: Plan) -> Begin | None:
-    """Return what begins a call: the engine's own way where it has one and nothing more is asked for."""
-    if plan.tracer is None:
+def _shorter_way(plan: Plan) -> Begin | None:
+    """Return the engine's own way to begin calls, which comes back to `start` once *plan* is not right any more."""
+    if not plan.is_settled or not plan.operation.is_simple or plan.settings.metrics is not None:
         return None
-    if plan.operation.is_simple and plan.settings.metrics is None:
-        own: Begin | None = getattr(plan.tracer, "begin_operation", None)
-        if own is not None:
-            return own
-    return _begin
+    return cast("Begin | None", getattr(plan.tracer, "begin_operation", None))
 
 
-def _begin(plan: Plan, values: tuple[Any, ...], attributes: Mapping[str, Any] | None) -> ActiveSpan | None:
-    gate = plan.operation.gate
-    return None if gate is not None and not gate() else AnySpan(plan, values, attributes)
+def _begin_nothing(
+    operation: Operation, values: tuple[Any, ...], attributes: Mapping[str, Any] | None = None
+) -> ActiveSpan | None:
+    """Begin a call for which no provider is set: 0.1 µs less than by `start`."""
+    plan = operation.plan
+    if plan.provider is None and plan.state is runtime.state and trace_api._TRACER_PROVIDER is None:  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+        return None
+    return start(operation, values, attributes)
 
 
 class ActiveSpan:

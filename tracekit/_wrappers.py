@@ -27,7 +27,7 @@ _NAMES: Final = ("__module__", "__name__", "__qualname__", "__doc__")
 
 _FUNCTION: Final = """
 def traced({declaration}):
-    _tk_active = _tk_start(_tk_operation, {collected})
+    _tk_active = (_tk_operation.begin or _tk_start)(_tk_operation, {collected})
     if _tk_active is None:
         return _tk_func({forwarding})
     try:
