@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, Protocol, final
 
 from tracekit._diagnostics import logger
 from tracekit._fork import in_forked_child
-from tracekit._threads import Empty, SimpleQueue
+from tracekit._threads import Empty, RLock, SimpleQueue
 from tracekit.export.answer import Answer, Taken, Unavailable
 
 if TYPE_CHECKING:
@@ -69,6 +69,8 @@ class Sender:
             # Kept: its finalizer would close, in this process, a connection that the parent uses.
             self._of_parent.append(self._transport)
             self._transport = None
+        # Two threads may come at once: with what is queued, and with what is on disk.
+        self._making = RLock()
         self._nudges: SimpleQueue[None] = SimpleQueue()
         self._failures = 0
         self._down_until_s = 0.0
@@ -98,11 +100,16 @@ class Sender:
         """Send *body* once."""
         if self._is_closed:
             return Unavailable("closed")
-        if self._transport is None:
-            self._transport = self._make()
-        answer = self._transport.send(body, self.timeout_s if timeout_s is None else min(timeout_s, self.timeout_s))
+        transport = self._transport or self._made()
+        answer = transport.send(body, self.timeout_s if timeout_s is None else min(timeout_s, self.timeout_s))
         self._learn(answer)
         return answer
+
+    def _made(self) -> Transport:
+        with self._making:
+            if self._transport is None:
+                self._transport = self._make()
+            return self._transport
 
     def send(self, body: bytes, patience_s: float) -> Answer:
         """Send *body*, again and again for *patience_s* while the receiver cannot take it."""
