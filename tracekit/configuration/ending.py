@@ -19,6 +19,7 @@ from tracekit._diagnostics import report_failure
 from tracekit._exit import at_the_end
 from tracekit._fork import around_fork, in_forked_child
 from tracekit._threads import Running, run_aside
+from tracekit.configuration.waking import keep_awake
 from tracekit.recording import end_open_spans
 
 if TYPE_CHECKING:
@@ -163,6 +164,8 @@ class Ending:
 
         def in_worker(ending: Ending) -> None:
             util.Finalize(None, ending.leave, exitpriority=_FINALIZER_PRIORITY)
+            if isinstance(signal.getsignal(signal.SIGTERM), _TerminationHandler):
+                keep_awake(_DEADLY)
 
         util.register_after_fork(self, in_worker)
         if parent_process() is not None:
