@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -105,7 +106,7 @@ def test_exit_waits_for_a_dead_exporter_no_longer_than_its_time(tmp_path: Path) 
     class Dead(SpanExporter):
         def export(self, spans):
             time.sleep(600)
-    tracekit.configure(exporter=[Dead(), Dead(), "file:traces.jsonl"]); work()
+    tracekit.configure(exporter=[Dead(), Dead(), "file:traces.jsonl"], timeout_s=1); work()
     """
     finish(start(tmp_path, program), 0, errors=True)
     assert spans_in(tmp_path) == {"shop.work": 1}
@@ -315,7 +316,7 @@ def test_sigterm_is_not_lost_in_a_recursion_at_its_limit(tmp_path: Path) -> None
 
 def test_sigterm_that_interrupts_the_start_of_a_thread_is_not_stuck(tmp_path: Path) -> None:
     program = """
-    configure(); work(); ready()
+    tracekit.configure(exporter="file:traces.jsonl", timeout_s=1); work(); ready()
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
     while not signal.sigpending():
         pass
@@ -437,6 +438,24 @@ def test_forked_child_does_not_end_the_spans_of_its_parent(provider: str, tmp_pa
     finish(start(tmp_path, program), 0)
     marks = {name: "tracekit.incomplete" in attributes for name, attributes in attributes_in(tmp_path)}
     assert marks == {"shop.parent": False, "shop.child": True}
+
+
+@pytest.mark.slow
+def test_first_process_of_a_container_lives_on_as_before(tmp_path: Path) -> None:
+    program = """
+    configure(); work()
+    assert os.getpid() == 1
+    os.kill(1, signal.SIGTERM)
+    assert spans_so_far() == 1
+    work()
+    """
+    helper = "spans_so_far = lambda: open('traces.jsonl').read().count('\"shop.work\"')\n"
+    (tmp_path / "program.py").write_text(PROLOGUE + helper + textwrap.dedent(program))
+    alone = ["unshare", "--pid", "--fork", "--kill-child"]
+    if not shutil.which("unshare") or subprocess.run([*alone, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("no namespaces to be had here")
+    finish(run_in(tmp_path, [*alone, sys.executable, "program.py"]), 0)
+    assert spans_in(tmp_path) == {"shop.work": 2}
 
 
 def test_exit_functions_registered_before_configuring_are_traced(tmp_path: Path) -> None:

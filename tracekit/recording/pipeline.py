@@ -261,12 +261,15 @@ def _in_time(
     """Do it with all *processors* at once, wait for *timeout_ms* at most; one that takes longer is left behind."""
     # The grace lets a processor that keeps to the time finish its books.
     deadline = time.monotonic() + timeout_ms / 1000 + _GRACE_S
+    caller = threading.get_ident()
     succeeded: list[bool] = []
 
     def run(processor: SpanProcessor, timeout_ms: int) -> None:
         try:
             succeeded.append(do(processor, timeout_ms))
-        except BaseException as error:  # noqa: BLE001  # on a thread of ours nothing is meant for the program
+        except BaseException as error:  # on a thread of ours nothing is meant for the program
+            if threading.get_ident() == caller and isinstance(error, KeyboardInterrupt):
+                raise
             report_failure(type(processor).__name__, what, error)
 
     threads: list[Running] = []
