@@ -311,7 +311,6 @@ def test_left_open_it_ends_with_its_event_loop(spans: CapturedSpans, caplog: pyt
     assert not caplog.records
 
 
-@pytest.mark.xfail(strict=True, reason="the cycle collector closes the wrapped generator before the wrapper is")
 def test_collected_in_a_cycle_it_is_closed_by_its_event_loop(
     spans: CapturedSpans, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextvars
+import gc
+import sys
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
@@ -51,3 +55,16 @@ def come_back_to(active: Any, context: Context, *, instead_of: Context) -> None:
     """Have the active span *active* put *context* in place when it is left, if that were *instead_of*."""
     if active.outside is instead_of:
         active.outside = context
+
+
+if sys.version_info < (3, 12):
+    # There a garbage collection may begin in the middle of `ContextVar.set`, which holds no reference to what it is
+    # copying. A generator collected in it that sets a context variable too, as those with a span do, frees that memory:
+    # the process crashes. So that stays alive until the next collection but one. (From 3.12 on collections wait.)
+    _held: Final[deque[contextvars.Context]] = deque(maxlen=2)
+
+    def _hold(phase: str, _info: dict[str, int]) -> None:
+        if phase == "start":
+            _held.append(contextvars.copy_context())
+
+    gc.callbacks.append(_hold)

@@ -114,11 +114,16 @@ def first_step(inner: AsyncGenerator[Any, Any]) -> Coroutine[Any, Any, Any]:
     """
     Take the first step of *inner* unseen by the event loop, which closes the async generators it has seen start.
 
-    It must see the wrapper only: closing both at once fails with "asynchronous generator is already running".
+    It must see the wrapper only: closing both at once fails with "asynchronous generator is already running". Nor may the
+    garbage collector close *inner*, which in a cycle it can reach first: the wrapper does.
     """
     hooks = sys.get_asyncgen_hooks()
-    sys.set_asyncgen_hooks(None, None)
+    sys.set_asyncgen_hooks(None, _leave_to_wrapper)
     try:
         return inner.asend(None)
     finally:
         sys.set_asyncgen_hooks(*hooks)
+
+
+def _leave_to_wrapper(_inner: AsyncGenerator[Any, Any]) -> None:
+    """Do nothing with an async generator that the garbage collector has found."""
