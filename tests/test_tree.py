@@ -158,7 +158,9 @@ DATABASE = {"db.system": "sqlite", "server.address": "db", "db.query.text": "SEL
 
 
 def test_with_what_the_work_was_done_is_said_where_it_has_failed() -> None:
-    assert stable(span(1, "SELECT products", attributes={**DATABASE, "shop.id": 1})) == "├─ SELECT products  shop.id=1\n"
+    assert (
+        stable(span(1, "SELECT products", attributes={**DATABASE, "shop.id": 1})) == "├─ SELECT products  shop.id=1\n"
+    )
     failed = stable(span(1, "SELECT products", status="error", attributes=DATABASE))
     assert "db.system=sqlite server.address=db db.query.text=" in failed
 

@@ -114,8 +114,8 @@ def first_step(inner: AsyncGenerator[Any, Any]) -> Coroutine[Any, Any, Any]:
     """
     Take the first step of *inner* unseen by the event loop, which closes the async generators it has seen start.
 
-    It must see the wrapper only: closing both at once fails with "asynchronous generator is already running". Nor may the
-    garbage collector close *inner*, which in a cycle it can reach first: the wrapper does.
+    It must see the wrapper only: closing both at once fails with "asynchronous generator is already running". Nor may
+    the garbage collector close *inner*, which in a cycle it can reach first: the wrapper does.
     """
     hooks = sys.get_asyncgen_hooks()
     sys.set_asyncgen_hooks(None, _leave_to_wrapper)
