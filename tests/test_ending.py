@@ -440,6 +440,26 @@ def test_forked_child_does_not_end_the_spans_of_its_parent(provider: str, tmp_pa
     assert marks == {"shop.parent": False, "shop.child": True}
 
 
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="before, Python ends no interpreter that has a thread")
+def test_end_of_another_interpreter_exports_its_spans(tmp_path: Path) -> None:
+    program = """
+    inside = "import sys; sys.path[:0] = %r; import tracekit\\n" % sys.path
+    inside += "tracekit.configure(exporter='file:traces.jsonl')\\n"
+    inside += "with tracekit.traced_block('shop.inside'): pass"
+    try:
+        import _interpreters
+        other = _interpreters.create("legacy")
+        assert _interpreters.exec(other, inside) is None
+    except ImportError:
+        import _xxsubinterpreters as _interpreters
+        other = _interpreters.create(isolated=False)
+        _interpreters.run_string(other, inside)
+    _interpreters.destroy(other)
+    """
+    finish(start(tmp_path, program), 0)
+    assert spans_in(tmp_path) == {"shop.inside": 1}
+
+
 @pytest.mark.slow
 def test_first_process_of_a_container_lives_on_as_before(tmp_path: Path) -> None:
     program = """
