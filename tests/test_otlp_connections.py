@@ -56,6 +56,15 @@ def test_certificates_of_ones_own_are_checked_and_shown(
     assert secure.one("shop.order")
 
 
+def test_port_of_the_other_protocol_is_told_with_what_to_write(
+    otlp: Receiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    wrong: Any = "http/protobuf" if isinstance(otlp, GrpcReceiver) else "grpc"
+    right = "grpc" if isinstance(otlp, GrpcReceiver) else "http/protobuf"
+    assert not is_sent(tracekit.configure(endpoint=otlp.endpoint, protocol=wrong, timeout_s=3), timeout_s=3)
+    assert f'write protocol="{right}"' in caplog.text
+
+
 @pytest.mark.parametrize("missing", ["CERTIFICATE", "CLIENT_(CERTIFICATE|KEY)"])
 def test_nothing_goes_to_who_cannot_be_trusted_nor_from_who_shows_nothing(
     secure: Receiver, certificates: Certificates, monkeypatch: pytest.MonkeyPatch, missing: str

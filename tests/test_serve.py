@@ -462,6 +462,7 @@ def serving(*arguments: str, **environment: str) -> Iterator[tuple[subprocess.Po
 def test_the_command_says_where_to_send_takes_it_and_ends_clean(number: signal.Signals, tmp_path: Path) -> None:
     with serving("--db", str(tmp_path / "t.db")) as (process, lines):
         (export,) = [line for line in lines if "OTEL_EXPORTER_OTLP_ENDPOINT" in line]
+        assert any("OTLP/gRPC" in line and "OTEL_EXPORTER_OTLP_PROTOCOL=grpc" in line for line in lines)
         with (
             tracekit.configure(service="shop", endpoint=export.partition("=")[2], protocol="http/protobuf"),
             tracekit.traced_block("orders.create"),

@@ -184,7 +184,9 @@ def _say_where(arguments: argparse.Namespace, port: int, grpc_port: int | None) 
     http = f"http://{host}:{port}"
     lines = [f"traces     {http}/", f"OTLP/HTTP  {http}"]
     if grpc_port is not None:
-        lines.append(f"OTLP/gRPC  http://{host}:{grpc_port}")
+        # At another port nothing tells a sender that it is gRPC's.
+        hint = "" if grpc_port == _GRPC_PORT else "  (with OTEL_EXPORTER_OTLP_PROTOCOL=grpc)"
+        lines.append(f"OTLP/gRPC  http://{host}:{grpc_port}{hint}")
     kept = f"in {arguments.db}" if arguments.db else "in memory (--db FILE keeps them)"
     lines += [
         "",

@@ -20,6 +20,8 @@ _METHOD: Final = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 _RETRYABLE: Final = ("CANCELLED", "DEADLINE_EXCEEDED", "ABORTED", "OUT_OF_RANGE", "UNAVAILABLE", "DATA_LOSS")
 # How gRPC in C and Go, in Java and in Rust say that a message is above their limit; they have no code for it.
 _TOO_LARGE: Final = re.compile(r"larger than max|exceeds maximum size|message length too large", re.IGNORECASE)
+# How gRPC says that the receiver answers in HTTP/1.
+_NO_HTTP_2: Final = re.compile(r"parsing HTTP/2|http1\.x server", re.IGNORECASE)
 _OPTIONS: Final = (
     # Refused connections are tried again by our own rules; gRPC would wait for up to two minutes.
     ("grpc.initial_reconnect_backoff_ms", 100),
@@ -96,6 +98,8 @@ def _proxy_options(connection: Connection) -> tuple[tuple[str, Any], ...]:
 def _read(error: Any) -> Answer:
     code: str = error.code().name
     details = shown(error.details() or "")
+    if code == "UNAVAILABLE" and _NO_HTTP_2.search(details):
+        details = 'it speaks no gRPC: write protocol="http/protobuf", or the port of gRPC'
     why = f"{code}: {details}" if details else code
     if code in ("RESOURCE_EXHAUSTED", "OUT_OF_RANGE") and _TOO_LARGE.search(details):
         return TooLarge(why)

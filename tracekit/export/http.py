@@ -6,6 +6,7 @@ import gzip
 import json
 import time
 from email.utils import parsedate_to_datetime
+from http.client import BadStatusLine
 from typing import TYPE_CHECKING, Any, Final, final
 
 import urllib3
@@ -25,6 +26,8 @@ _TOO_LARGE: Final = 413
 _RETRYABLE: Final = (429, 502, 503, 504)
 # An answer has a few bytes; a page of somebody else's is not read to its end.
 _MAX_ANSWER_BYTES: Final = 65_536
+# The type of the frame that a server of HTTP/2 begins with, whatever it is asked.
+_SETTINGS: Final = "\x04"
 # Nearly as small as the best, at a third of its time.
 _GZIP_LEVEL: Final = 3
 
@@ -155,4 +158,6 @@ def _reason(error: BaseException) -> str:
         cause = cause.__cause__ or cause.__context__ or cause
     if isinstance(cause, OSError) and cause.strerror:
         return shown(cause.strerror)
+    if isinstance(cause, BadStatusLine) and str(cause)[3:4] == _SETTINGS:
+        return 'it speaks gRPC: write protocol="grpc", or the port of HTTP'
     return type(error).__name__
