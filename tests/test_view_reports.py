@@ -208,6 +208,7 @@ def test_time_in_which_several_children_ran_is_covered_once() -> None:
     summary.add([span(1, "root", end=100), span(2, "a", 1, start=10, end=60), span(3, "b", 1, start=40, end=120)])
     (root,) = summary.operations()
     assert root.self_ns == 10 * MS
+    assert render_summary(summary, PLAIN).startswith("1 trace, 1 span, 1 operation\n")
 
 
 def test_operations_past_a_bound_share_a_row(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,7 +67,11 @@ def save_page(path: Path, spans: Iterable[SpanRecord], *, title: str, max_spans:
         OSError: The file cannot be written.
     """
     # A temporary file is its owner's (0600).
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        error.filename = str(path)  # what was asked for, not the temporary file
+        raise
     try:
         with os.fdopen(descriptor, "wb") as out:
             written = write_page(out, spans, title=title, max_spans=max_spans)

@@ -138,7 +138,8 @@ def render_summary(summary: Summary, layout: Layout, limit: int = -1) -> str:
     widths = [max(map(layout.columns_of, column)) for column in zip(*table, strict=True)]
     room = max(_MIN_NAME, layout.columns - sum(widths) - _GAP * len(widths))
     names = min(room, max(map(layout.columns_of, ["operation", *labels])))
-    lines = [f"{summary.traces:,} traces, {summary.spans:,} spans, {len(operations):,} operations"]
+    counts = ((summary.traces, "trace"), (summary.spans, "span"), (len(operations), "operation"))
+    lines = [", ".join(_count(number, noun) for number, noun in counts)]
     for row, (label, cells) in enumerate(zip(["operation", *labels], table, strict=True)):
         texts = [cell.rjust(width + _GAP) for cell, width in zip(cells, widths, strict=True)]
         if row and shown[row - 1].errors:
@@ -146,8 +147,12 @@ def render_summary(summary: Summary, layout: Layout, limit: int = -1) -> str:
         line = layout.fitted(label, names) + "".join(texts)
         lines.append(line if row else layout.paint(BOLD, line))
     if len(shown) < len(operations):
-        lines.append(layout.paint(DIM, f"and {len(operations) - len(shown):,} more operations"))
+        lines.append(layout.paint(DIM, f"and {_count(len(operations) - len(shown), 'more operation')}"))
     return "".join(f"{line}\n" for line in lines)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _cells(operation: Operation, all_self_ns: int, layout: Layout) -> list[str]:
