@@ -89,6 +89,7 @@ def test_attributes_are_compared_by_value_pattern_or_their_own_equality(spans: C
         (lambda span: span.has_no_event("payment_*"), "has the event 'payment_failed', expected none"),
         (lambda span: span.has_exception(ValueError), "has recorded no ValueError, but test_testing_asserts.CardDec"),
         (lambda span: span.has_exception(CardDeclinedError, "late"), "with 'late', but"),
+        (lambda span: span.parent.has_exception(OSError), "orders.create has recorded no OSError, nor any other exc"),
         (lambda span: span.has_link(span), "has no link to payments.charge. It has links to: orders.create"),
         (lambda span: span.has_child("gateway.call"), "has no child 'gateway.call'. Its children: none"),
         (lambda span: span.has_parent("orders.validate"), "has 'orders.create' as its parent, expected 'orders.vali"),

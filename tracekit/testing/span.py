@@ -221,7 +221,8 @@ class CapturedSpan:
         if message == "*" and wanted in (named := str(self.attributes.get(ERROR_TYPE, "")), named.rpartition(".")[2]):
             return self
         shown = ", ".join(f"{each.get(EXCEPTION_TYPE)}: {each.get('exception.message')}" for each in recorded)
-        self._fail(f"has recorded no {wanted}{'' if message == '*' else f' with {message!r}'}, but {shown or 'none'}")
+        instead = f"but {shown}" if shown else "nor any other exception"
+        self._fail(f"has recorded no {wanted}{'' if message == '*' else f' with {message!r}'}, {instead}")
         return self
 
     def has_link(self, to: CapturedSpan | SpanContext) -> Self:
