@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import logging
 import os
 import random
+import sys
 import threading
 import time
 from importlib.metadata import version
@@ -20,18 +22,21 @@ from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, SpanProcessor
 from opentelemetry.sdk.trace import Span as SdkSpan
 from opentelemetry.sdk.trace import Tracer as SdkTracer
 from opentelemetry.sdk.trace import TracerProvider as SdkTracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, DEFAULT_ON, TraceIdRatioBased
 from opentelemetry.trace import Link, SpanContext, Status, StatusCode, TraceFlags
 
 import tracekit
 from tracekit._stats import Counters
+from tracekit.export.batch import BatchProcessor
 from tracekit.recording import CountedSampler, Pipeline, TracerProvider
+from tracekit.recording.course import Course
 from tracekit.sampling import HeadSampler
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
+    from types import FrameType
 
     from opentelemetry.context import Context
     from opentelemetry.sdk.trace.sampling import Sampler
@@ -362,6 +367,94 @@ def test_a_span_ended_by_many_threads_ends_once() -> None:
         for thread in threads:
             thread.join()
     assert len(kept.spans) == 50
+
+
+def test_a_pipeline_that_comes_while_a_tracer_settles_gets_the_next_span() -> None:
+    provider, _ = engine()
+    tracer = provider.get_tracer("shop")
+    successor = Ended()
+
+    def meanwhile(frame: FrameType, event: str, _: object) -> None:
+        if event == "return" and frame.f_code is Course.__init__.__code__:
+            sys.setprofile(None)
+            provider.use(Pipeline([successor], Counters()))
+
+    sys.setprofile(meanwhile)
+    try:
+        tracer.start_span("first").end()
+    finally:
+        sys.setprofile(None)
+    tracer.start_span("second").end()
+    assert [span.name for span in successor.spans] == ["second"]
+
+
+class Delegating(Ended):
+    """Hands on what it lets through, and whatever else it is asked for."""
+
+    def __init__(self, processor: SpanProcessor) -> None:
+        super().__init__()
+        self.processor = processor
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.processor, name)
+
+
+def test_a_processor_that_hands_on_what_it_is_asked_for_is_not_passed_by() -> None:
+    batch = BatchProcessor(InMemorySpanExporter(), Counters())
+    delegating = Delegating(batch)
+    provider = TracerProvider(
+        Pipeline([delegating], Counters(), sampler=CountedSampler(HeadSampler(DEFAULT_ON), Counters()))
+    )
+    with tracekit.traced_block("orders.create", tracer_provider=provider):
+        pass
+    assert [span.name for span in delegating.spans] == ["orders.create"]
+    batch.shutdown()
+
+
+class Sent(SpanExporter):
+    """Keeps what is exported, in batches."""
+
+    def __init__(self) -> None:
+        self.spans: list[ReadableSpan] = []
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        self.spans += spans
+        return SpanExportResult.SUCCESS
+
+
+@pytest.mark.parametrize("processors", [1, 2])
+@pytest.mark.parametrize("is_measured", [False, True])
+def test_at_the_recursion_limit_spans_end_once_and_calls_that_return_do_not_raise(
+    processors: int, is_measured: bool
+) -> None:
+    exporters = [Sent() for _ in range(processors)]
+    with tracekit.configure(service="shop", exporter=exporters, metrics=is_measured) as tracing:
+        returned: list[int] = []
+
+        @tracekit.traced(capture_result={"order.id": lambda result: result})
+        def create(room: int) -> int:
+            returned.append(room)
+            return room
+
+        create(0)
+        limit = sys.getrecursionlimit()
+        raised: list[int] = []
+        for room in range(2, 90):
+            try:
+                sys.setrecursionlimit(len(inspect.stack()) + room)
+            except RecursionError:  # less than there is already
+                continue
+            try:
+                create(room)
+            except RecursionError:
+                raised.append(room)
+            finally:
+                sys.setrecursionlimit(limit)
+        assert tracing.flush()
+        assert not {*raised} & {*returned}
+        for exporter in exporters:
+            ids = [span.get_span_context().span_id for span in exporter.spans]
+            assert len(ids) == len({*ids}) == tracing.stats.sampled
 
 
 def test_configure_makes_its_spans_with_the_engine() -> None:

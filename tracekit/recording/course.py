@@ -12,6 +12,8 @@ from tracekit.recording.guards import CountedSampler, EntropyIdGenerator
 from tracekit.recording.pipeline import Pipeline
 
 if TYPE_CHECKING:
+    from collections import deque
+
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import SpanLimits, SpanProcessor
 
@@ -34,6 +36,7 @@ class Course:
         "ids",
         "is_of_parent_process",
         "is_plain",
+        "late",
         "limits",
         "most_attributes",
         "pipeline",
@@ -55,6 +58,8 @@ class Course:
         sampler: object = tracer.sampler
         counted = sampler if isinstance(sampler, CountedSampler) else None
         self.pipeline: Final = cast("Pipeline", self.processor)
+        # Where spans wait that the stack had no room to end.
+        self.late: Final[deque[Any] | None] = getattr(self.processor, "late", None)
         self.counters: Final = getattr(self.processor, "counters", None) or Counters()
         # A span with a local parent is sampled if that is; one without, if the low half of its trace id is below this.
         self.follows_parent: Final = counted is not None and counted.follows_local_parent

@@ -62,7 +62,10 @@ class OperationSpan(ActiveSpan, Span):
         self.outside = self.inside = LEFT
         plan = self.plan
         if plan.reads_result and self._end_time is None:
-            self.set_attributes(plan.operation.extraction.of_result(result, plan.settings))
+            try:
+                self.set_attributes(plan.operation.extraction.of_result(result, plan.settings))
+            except FORGIVEN as error:  # the recursion limit
+                forgive(plan.name, "setting the outcome", error)
         if self._status is UNSET and plan.sets_status and self._end_time is None:
             self._status = OK
         self._end()

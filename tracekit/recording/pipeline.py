@@ -69,6 +69,8 @@ class Pipeline(SpanProcessor):
         self._added: tuple[SpanProcessor, ...] = ()
         # Spans that ended at the recursion limit, before anybody was told.
         self.late: deque[Any] = deque()
+        # And those of which some processors were told: with what tells the others.
+        self._untold: deque[tuple[Any, tuple[Callable[..., None], ...]]] = deque()
         counters.include(lambda: Stats(queued=len(self.late)))
         self._closed = False
         self._hurry = False
@@ -89,8 +91,16 @@ class Pipeline(SpanProcessor):
     def _choose_end(self) -> None:
         # A span costs 0.2 µs less where it goes straight to the one processor that there is.
         only = self._processors[0] if len(self._processors) == 1 else None
-        is_usual = not (self._closed or self._hurry or self._successor or self._endings)
-        self.end: Callable[[Any], None] = getattr(only, "take", self._end_fully) if is_usual else self._end_fully
+        # By type, and only of those that say so: a processor of the user's may pass on all that it is asked for.
+        is_known = vars(type(only)).get("is_whole_or_not_at_all", False)
+        self.end: Callable[[Any], None] = getattr(only, "take", self._end_fully) if is_known else self._end_fully
+        if not self._is_usual:
+            # Looked at last: another thread may have just closed this pipeline.
+            self.end = self._end_fully
+
+    @property
+    def _is_usual(self) -> bool:
+        return not (self._closed or self._hurry or self._successor or self._endings)
 
     def end_late(self, span: Any = None) -> None:
         """End the spans that the stack had no room for when they ended, then *span*."""
@@ -100,6 +110,13 @@ class Pipeline(SpanProcessor):
                 self._end_fully(late)
             except RecursionError:
                 self.late.appendleft(late)
+                raise
+        while self._untold:
+            untold = self._untold.popleft()
+            try:
+                self._tell(*untold)
+            except RecursionError:
+                self._untold.appendleft(untold)
                 raise
         self._choose_end()
         if span is not None:
@@ -119,6 +136,7 @@ class Pipeline(SpanProcessor):
         self.counters.reset_after_fork()
         self._lost = 0
         self.late.clear()
+        self._untold.clear()
         if not self._closed:
             self._open()
 
@@ -157,14 +175,26 @@ class Pipeline(SpanProcessor):
         if self._closed or self._successor is not None:
             self._hand_over(span)
             return
-        for end in self._ends:
-            end(span)
+        self._tell(span, self._ends)
         if self._hurry and (span.parent is None or span.parent.is_remote):
             begun_s = time.monotonic()
             self.flush(_HURRY_TIMEOUT_MS)
             # A receiver that is gone must not hold up each of the requests that are left.
             self._hurry = time.monotonic() - begun_s < _HURRY_TIMEOUT_MS / 1000
             self._choose_end()
+
+    def _tell(self, span: ReadableSpan, ends: tuple[Callable[..., None], ...]) -> None:
+        told = 0
+        try:
+            for end in ends:
+                end(span)
+                told += 1
+        except RecursionError:
+            if not told:
+                raise  # as if it had not ended yet
+            # The others must not hear of it twice.
+            self._untold.append((span, ends[told:]))
+            self.end = self.end_late
 
     def _hand_over(self, span: ReadableSpan) -> None:
         """Give a span that outlived this pipeline to the one that took its place, in the books too."""

@@ -330,20 +330,28 @@ class Span(SdkSpan):
 
     @override
     def end(self, end_time: int | None = None) -> None:
+        # First: the stack may have no room for it, and then nothing has happened.
+        now_ns = self._now_ns() if end_time is None else end_time
         try:
             # Atomic, without a lock: of two threads that end a span one finds nothing to delete.
             del self._is_open
         except AttributeError:
             _warn("Calling end() on an ended span.")
             return
-        self._end_time = self._now_ns() if end_time is None else end_time
+        self._end_time = now_ns
         course = self._course
         if course.is_of_parent_process:
             # A forked child has a copy of the spans that were open: their end is their process's to tell.
             return
-        if self._record_end_metrics is not None:
-            self._record_end_metrics()
-        course.end(self)
+        try:
+            if self._record_end_metrics is not None:
+                self._record_end_metrics()
+            course.end(self)
+        except RecursionError:
+            if course.late is None:
+                raise
+            course.late.append(self)
+            course.pipeline.end = course.pipeline.end_late
 
     @property
     def is_own_and_open(self) -> bool:

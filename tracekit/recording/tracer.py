@@ -42,6 +42,8 @@ class Tracer(SdkTracer):
 
     # Settled at the next span, and again when anything of the tracer is set.
     course: Course | None = None
+    # Another object after each change.
+    _changed: object = None
     begin_operation = begin_operation
 
     @override
@@ -51,12 +53,17 @@ class Tracer(SdkTracer):
 
     def renew(self) -> None:
         """Settle again, at the next span, how spans are made."""
+        object.__setattr__(self, "_changed", object())
         object.__setattr__(self, "course", None)
 
     def settle(self) -> Course:
         """Settle how spans are made from now on."""
+        changed = self._changed
         course = Course(self)
         object.__setattr__(self, "course", course)
+        if self._changed is not changed:
+            # By another thread, which may have forgotten the course before it was there: this one is for one span only.
+            object.__setattr__(self, "course", None)
         return course
 
     @property
