@@ -209,6 +209,7 @@ def test_a_failure_is_explained(file: Path, capsys: pytest.CaptureFixture[str]) 
         (["--limit", "2", "--follow", "f"], "leave one of them out"),
         (["x" * 5_000], "File name too long"),
         (["zstd"], "zstd: it is compressed with zstd"),
+        (["kept.db"], "kept.db: it is a database; that of `tracekit serve` is shown by `tracekit serve --db FILE`"),
         ([], "required: FILE"),
         (["\x1b[31mnone"], "\\x1b[31mnone: No such"),
     ],
@@ -219,6 +220,7 @@ def test_a_mistake_is_one_line_and_status_2(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "f").write_text(line_of("a"), encoding="utf-8")
     (tmp_path / "zstd").write_bytes(b"\x28\xb5\x2f\xfd....")
+    (tmp_path / "kept.db").write_bytes(b"SQLite format 3\0....")
     try:
         status = main(["view", *arguments])
     except SystemExit as left:

@@ -132,6 +132,13 @@ def test_a_trace_of_long_ago_is_not_waited_for() -> None:
     assert len(given_out(arrivals, 1)) == 1
 
 
+def test_a_span_that_comes_twice_is_given_out_once() -> None:
+    arrivals = Arrivals()
+    assert [*arrivals.add([span(1), span(2, 1), span(1)], now_s=0)] == []
+    assert [*arrivals.add([span(2, 1)], now_s=0)] == []
+    assert given_out(arrivals, 1) == [(["s2", "s1"], False)]
+
+
 def test_what_comes_after_its_trace_is_called_late() -> None:
     arrivals = Arrivals()
     assert [*arrivals.add([span(1)], now_s=0)] == []

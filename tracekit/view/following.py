@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final, NamedTuple, Protocol, final
 
 from tracekit.view.lines import GZIP, LineSplitter
 from tracekit.view.reading import SpanReader
+from tracekit.view.sorting import without_repeats
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -247,7 +248,7 @@ class Arrivals:
         self._given[trace_id] = None
         if len(self._given) > _MAX_REMEMBERED:
             self._given.popitem(last=False)
-        return Arrival(sorted(spans, key=lambda span: span.start_time_ns), is_late)
+        return Arrival(sorted(without_repeats(spans), key=lambda span: span.start_time_ns), is_late)
 
 
 @final

@@ -20,6 +20,7 @@ UNREADABLE: Final = b"\xff"
 
 GZIP: Final = b"\x1f\x8b"
 _ZSTD: Final = b"\x28\xb5\x2f\xfd"
+_SQLITE: Final = b"SQLite f"  # "ormat 3": eight bytes will do
 _UTF_16: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
@@ -74,6 +75,9 @@ def lines_of(file: BinaryIO, on_read: Callable[[int], None] | None = None) -> It
     start = told.start
     if start.startswith(_ZSTD) or start[4:].startswith(_ZSTD):
         reason = "it is compressed with zstd; unpack it first, or let the collector write `compression: none`"
+        raise OSError(errno.ENOTSUP, reason)
+    if start.startswith(_SQLITE):
+        reason = "it is a database; that of `tracekit serve` is shown by `tracekit serve --db FILE`"
         raise OSError(errno.ENOTSUP, reason)
     chunks = _unpacked(told) if start.startswith(GZIP) else _chunks(told)
     splitter = LineSplitter()

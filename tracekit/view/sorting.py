@@ -136,7 +136,7 @@ class SortedSpans:
             for trace_id, _, size in traces:
                 found = self._database.execute(_SPANS, (trace_id, MAX_SPANS))
                 spans = (_unpacked(trace_id.hex(), source_of(source), body) for source, body in found)
-                yield Trace(_without_repeats(spans), max(0, size - MAX_SPANS))
+                yield Trace(without_repeats(spans), max(0, size - MAX_SPANS))
 
     def _write(self) -> None:
         self._database.executemany("INSERT INTO spans VALUES (?, ?, ?, ?, ?, ?, ?)", self._batch)
@@ -202,7 +202,7 @@ def _unpacked(trace_id: str, source: Any, body: bytes) -> SpanRecord:
     )
 
 
-def _without_repeats(spans: Iterable[SpanRecord]) -> list[SpanRecord]:
+def without_repeats(spans: Iterable[SpanRecord]) -> list[SpanRecord]:
     """Return *spans* without those that stand there twice: in a file given twice, or sent again by an exporter."""
     seen: dict[str, SpanRecord] = {}
     return [span for span in spans if seen.setdefault(span.span_id, span) is span or seen[span.span_id] != span]
