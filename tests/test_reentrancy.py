@@ -18,6 +18,7 @@ from tracekit import add_event, current_span, lifecycle, record_exception, set_a
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from types import FrameType
 
 
 @pytest.fixture
@@ -322,3 +323,19 @@ def test_events_keep_their_order_and_times(tracing: tracekit.Tracing) -> None:
     assert span.end_time is not None
     assert span.start_time <= times[0] <= times[-1] <= span.end_time
     assert span.events[1].timestamp == before - 86_400_000_000_000
+
+
+def test_a_collection_calls_no_python_code_in_which_ctrl_c_would_be_lost() -> None:
+    called: list[str] = []
+
+    def note(frame: FrameType, event: str, _: object) -> None:
+        if event == "call":
+            called.append(frame.f_code.co_filename)
+
+    gc.collect()  # what is here is not ours to watch
+    sys.setprofile(note)
+    try:
+        gc.collect()
+    finally:
+        sys.setprofile(None)
+    assert not [name for name in called if "tracekit" in name]

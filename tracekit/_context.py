@@ -7,6 +7,8 @@ import gc
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import repeat, starmap
 from typing import Any, Final
 
 from opentelemetry import context as context_api
@@ -61,10 +63,12 @@ if sys.version_info < (3, 12):
     # There a garbage collection may begin in the middle of `ContextVar.set`, which holds no reference to what it is
     # copying. A generator collected in it that sets a context variable too, as those with a span do, frees that memory:
     # the process crashes. So that stays alive until the next collection but one. (From 3.12 on collections wait.)
+    #
+    # All of it in C: a Ctrl-C that Python code gets while it is called by the collector is printed and forgotten. So
+    # the collector, which calls with its phase, gets an attribute: the next of an iterator that holds a context.
     _held: Final[deque[contextvars.Context]] = deque(maxlen=2)
 
-    def _hold(phase: str, _info: dict[str, int]) -> None:
-        if phase == "start":
-            _held.append(contextvars.copy_context())
+    class _Holding(map):  # type: ignore[type-arg]  # pyright: ignore[reportMissingTypeArgument]  # not before 3.14
+        start = property(next)
 
-    gc.callbacks.append(_hold)
+    gc.callbacks.append(partial(getattr, _Holding(_held.append, starmap(contextvars.copy_context, repeat(())))))
