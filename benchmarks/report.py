@@ -63,12 +63,12 @@ def _filled(block: re.Match[str], results: Results) -> str:
 
 
 def _headline(results: Results) -> Iterator[str]:
-    yield "  Of what the same code by hand costs:"
+    yield "  Next to the same code by hand over the SDK:"
     for name, title, case, said in _HEADLINE:
         tables = _by_title(name, results).get(title, {})
         found = {python: verdict for python, table in tables.items() for verdict in _first(table, case)}
         if found:
-            ratios = ", ".join(f"{plain(verdict['found'][0])} on {python}" for python, verdict in found.items())
+            ratios = ", ".join(f"{plain(verdict['found'][0])} x on {python}" for python, verdict in found.items())
             yield f"  {said} {ratios};"
     yield "  more, and how it is measured (`make bench`): [docs/performance.md](docs/performance.md)."
 
