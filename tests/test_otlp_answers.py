@@ -117,6 +117,8 @@ def test_what_the_receiver_refuses_is_counted_and_not_sent_again(
         ("text/html; charset=utf-8", b"<html>Please log in", {"export_failed": 3}),
         ("application/x-protobuf", b"<html>Please log in", {"export_failed": 3}),
         ("application/json", b"[]", {"export_failed": 3}),
+        ("application/json", b"[" * 60_000, {"export_failed": 3}),
+        ("application/json", b'{"partialSuccess": {"rejectedSpans": 1e400}}', {"export_failed": 3}),
         ("application/json", b"{}", {}),
         ("application/json", b'{"partialSuccess": {"rejectedSpans": "2"}}', {"rejected": 2}),
         ("text/plain", b"", {}),

@@ -100,6 +100,40 @@ def test_a_key_without_its_certificate_is_refused_at_once(
         tracekit.configure(endpoint="https://localhost:9", protocol=protocol)
 
 
+@pytest.mark.parametrize("head", [b"HTTP/1.1 200 OK\r\nx-drip: ", b"HTTP/1.1 200 OK\r\ncontent-length: 9999\r\n\r\n"])
+def test_an_answer_that_drips_in_without_end_is_none(head: bytes) -> None:
+    stop = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def relay(connection: socket.socket, is_first: bool) -> None:
+            with connection, suppress(OSError):
+                connection.recv(65_536)
+                if is_first:
+                    connection.sendall(head)
+                    while not stop.wait(0.02):
+                        connection.sendall(b"x")
+                else:
+                    connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+
+        def accept() -> None:
+            for number in range(2):
+                connection, _ = server.accept()
+                threading.Thread(target=relay, args=(connection, number == 0)).start()
+
+        accepting = threading.Thread(target=accept)
+        accepting.start()
+        port = server.getsockname()[1]
+        tracing = tracekit.configure(endpoint=f"http://127.0.0.1:{port}", protocol="http/protobuf", timeout_s=0.3)
+        try:
+            assert is_sent(tracing)
+        finally:
+            stop.set()
+            with suppress(OSError):
+                socket.create_connection(("127.0.0.1", port)).close()
+            accepting.join(20)
+    assert tracing.stats.exported == 1
+
+
 class HttpProxy:
     """A proxy that tunnels (CONNECT) and passes requests on, and remembers what it was asked for."""
 

@@ -170,6 +170,32 @@ def test_a_damaged_file_is_set_aside_and_counted(
     assert "set aside" in caplog.text
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE batches SET origin = CAST(x'ff41' AS TEXT)",
+        "UPDATE batches SET spans = 'many'",
+        "UPDATE batches SET body = 'text'",
+        "UPDATE leases SET holder = 'somebody'",
+        "UPDATE leases SET holder = 'a/b/c', until = 'tomorrow'",
+        "INSERT INTO fates SELECT origin, 'exported', 'all', kept_at FROM batches",
+    ],
+)
+def test_values_that_nobody_has_written_hold_up_no_batch(spool_in: Callable[..., Spool], change: str) -> None:
+    spool, other = spool_in(), spool_in()
+    spool.add([request("a", 2)])
+    assert other.claim(60) is not None
+    database = sqlite3.connect(spool.database.path)
+    database.execute(change)
+    database.commit()
+    database.close()
+    spool.claim(60)
+    assert spool.add([request("new")])
+    assert drain(spool)[-1:] == ["new"]
+    fates = spool.fates(3)
+    assert fates.spooled + fates.exported + sum(fates.lost.values()) == 3
+
+
 def test_a_directory_that_is_taken_away_is_made_again(spool_in: Callable[..., Spool]) -> None:
     spool, other = spool_in(), spool_in()
     spool.add([request("a", 2)])

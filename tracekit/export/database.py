@@ -21,6 +21,10 @@ T = TypeVar("T")
 # How long one process waits for the writing of another.
 _BUSY_S: Final = 2.0
 _MAX_JOURNAL_BYTES: Final = 4 * 1024 * 1024
+# What values raise that are not of the kind, or not in the range, that we write.
+_NOT_OURS: Final = (TypeError, ValueError, OverflowError)
+# How SQLite calls it, where it does not say that the file is malformed or no database.
+_DAMAGE: Final = ("no such", "unsupported file format", "decode to UTF-8")
 
 
 @final
@@ -72,7 +76,7 @@ class Database:
         with self._lock:
             try:
                 return self._transact(job)
-            except sqlite3.DatabaseError as error:
+            except (sqlite3.DatabaseError, *_NOT_OURS) as error:
                 if not _is_damage(error):
                     raise
                 report_failure("spool", "reading its file, which was set aside,", error)
@@ -178,6 +182,8 @@ def _prepare(database: sqlite3.Connection, schema: str) -> None:
     database.execute("COMMIT")
 
 
-def _is_damage(error: sqlite3.Error) -> bool:
-    # A malformed file, one that is no database, or one without our tables.
-    return type(error) is sqlite3.DatabaseError or "no such" in str(error)
+def _is_damage(error: Exception) -> bool:
+    # A malformed file, one that is no database, one without our tables, or values that we have not written.
+    if isinstance(error, _NOT_OURS):
+        return True
+    return type(error) is sqlite3.DatabaseError or any(words in str(error) for words in _DAMAGE)

@@ -14,6 +14,7 @@ from urllib3.exceptions import HTTPError
 
 from tracekit._version import __version__
 from tracekit.export.answer import Answer, Refused, Taken, TooLarge, Unavailable, shown, taken
+from tracekit.export.punctual import POOLS
 
 if TYPE_CHECKING:
     import ssl
@@ -63,6 +64,7 @@ class HttpTransport:
                 proxy.url, proxy_headers=urllib3.make_headers(proxy_basic_auth=proxy.user_info), **options
             )
         )
+        self._pool.pool_classes_by_scheme = POOLS
 
     def send(self, body: bytes, timeout_s: float) -> Answer:
         """Post *body* and return what the receiver answers within *timeout_s*."""
@@ -121,7 +123,7 @@ def _taken_json(body: bytes) -> Answer:
     try:
         partial: dict[str, Any] = json.loads(body).get("partialSuccess") or {}
         return Taken(max(0, int(partial.get("rejectedSpans", 0))), shown(str(partial.get("errorMessage", ""))))
-    except (ValueError, AttributeError, TypeError):
+    except (ValueError, AttributeError, TypeError, OverflowError, RecursionError):
         return Refused("the answer is no OTLP")
 
 

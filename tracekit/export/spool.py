@@ -159,7 +159,8 @@ class Spool:
                 if database.execute("PRAGMA freelist_count").fetchone()[0] > _PAGES_TO_GIVE_BACK:
                     database.execute("PRAGMA incremental_vacuum").fetchall()
                 return None
-            return Batch(row[0], row[1], Request(row[2], row[3])) if self._leases(database, lease_s) else None
+            batch = Batch(row[0], row[1], Request(bytes(row[2]), int(row[3])))
+            return batch if self._leases(database, lease_s) else None
 
         return self._try("reading a batch", take)
 
@@ -292,7 +293,7 @@ class Spool:
     def _read(self, database: sqlite3.Connection) -> Fates:
         (spooled,) = database.execute("SELECT total(spans) FROM batches WHERE origin = ?", (self._me,)).fetchone()
         rows = database.execute("SELECT fate, spans FROM fates WHERE origin = ?", (self._me,)).fetchall()
-        lost: dict[str, int] = dict(rows)
+        lost: dict[str, int] = {fate: int(spans) for fate, spans in rows}
         exported = lost.pop(_EXPORTED, 0)
         return Fates(int(spooled), exported, lost)
 
