@@ -308,3 +308,14 @@ def test_no_value_reaches_the_caller_as_an_exception(seed: int) -> None:
         for _ in range(25_000):
             _use(_make(rng), _key(rng))
     assert tracing.stats.sampled == 50_000
+
+
+def test_objects_of_hostile_classes_do_not_keep_open_spans_from_being_ended(tmp_path: pathlib.Path) -> None:
+    hostile = [OfMeta()]
+    path = tmp_path / "traces.jsonl"
+    tracing = tracekit.configure(exporter=f"file:{path}")
+    block = traced_block("test.open")
+    block.__enter__()
+    tracing.shutdown()
+    assert hostile
+    assert "tracekit.incomplete" in path.read_text(encoding="utf-8")

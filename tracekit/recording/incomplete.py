@@ -16,7 +16,7 @@ from tracekit.recording.provider import processors_before
 from tracekit.recording.span import Span
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from tracekit._stats import Stats
     from tracekit.recording.pipeline import Pipeline
@@ -67,15 +67,19 @@ def _open_spans(stats: Stats) -> int:
     return stats.sampled - stats.exported - stats.spooled - stats.queued - sum(stats.dropped.values())
 
 
+# A metaclass may override attributes.
+_mro: Final[Callable[[type], tuple[type, ...]]] = type.__dict__["__mro__"].__get__
+
+
 def _found(pipeline: Pipeline) -> Iterator[SdkSpan]:
     users = processors_before(pipeline)
     for thing in gc.get_objects():
         kind: type[Any] = type(thing)  # pyright: ignore[reportUnknownVariableType]
         try:
-            if Span in kind.__mro__:
+            if Span in (bases := _mro(kind)):
                 if thing.is_own_and_open and pipeline.serves(thing._span_processor):  # noqa: SLF001
                     yield thing
-            elif users and SdkSpan in kind.__mro__ and _is_open_below(thing, users):
+            elif users and SdkSpan in bases and _is_open_below(thing, users):
                 yield thing
         except AttributeError:  # another thread is making it
             continue
