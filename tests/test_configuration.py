@@ -207,7 +207,17 @@ def test_context_manager_shuts_down_at_its_end() -> None:
         ({"id_generator": RandomIdGenerator}, "id_generator="),
         ({"spool": 7}, "spool=7: expected True or the path of a directory"),
         ({"spool": "/dev/null/x", "exporter": "otlp"}, "spool='/dev/null/x': spans cannot be kept there"),
-        ({"spool": "spool", "exporter": "memory"}, "spool='spool': expected an exporter over OTLP"),
+        ({"spool": "/x/spool", "exporter": "memory"}, "spool=/x/spool: expected an exporter over OTLP"),
+        ({"spool": "/x/spool"}, "spool=/x/spool: expected an exporter over OTLP"),
+        ({"spool": "/x/spool", "endpoint": "http://a", "exporter": "console"}, "spool=/x/spool: expected an exporter"),
+        ({"protocol": "grpc"}, 'Write endpoint="http://localhost:4318" or exporter="otlp" too, or leave it out.'),
+        ({"headers": {"x-api-key": "k"}}, "headers=...: expected an exporter over OTLP"),
+        ({"compression": "gzip"}, "compression=gzip: expected an exporter over OTLP"),
+        ({"insecure": False, "exporter": "memory"}, "insecure=False: expected an exporter over OTLP"),
+        ({"protocol": "http"}, "expected grpc or http/protobuf"),
+        ({"protocol": "http", "endpoint": "http://a", "exporter": "memory"}, "expected grpc or http/protobuf"),
+        ({"headers": ["x-api-key"]}, "expected a mapping"),
+        ({"compression": "zstd"}, 'expected "gzip" or "none"'),
         ({"metrics": "yes"}, "metrics='yes': expected True or False"),
     ],
 )
@@ -247,6 +257,20 @@ def test_variable_that_cannot_be_read_is_refused_by_name(
     monkeypatch.setenv(variable, value)
     with pytest.raises(ConfigurationError, match=variable):
         tracekit.configure(exporter="memory")
+
+
+@pytest.mark.parametrize("exporter", ["none", "console"])
+def test_arguments_for_sending_are_no_error_where_a_variable_chooses_another_exporter(
+    exporter: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", exporter)
+    tracekit.configure(spool=tmp_path, protocol="grpc", headers={"x-api-key": "k"}, compression="gzip").shutdown()
+
+
+def test_variables_for_sending_are_no_error_where_nothing_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "x-api-key")
+    tracekit.configure(endpoint="http://localhost:9", timeout_s=1, exporter="memory")
 
 
 # Settings
@@ -360,7 +384,8 @@ def propagate_headers() -> dict[str, str]:
 
 
 def test_repr_shows_settings_and_no_secrets() -> None:
-    tracing = tracekit.configure(service="orders", exporter="memory", sample=0.25, headers={"api-key": "s3cr3t"})
+    sending: dict[str, Any] = {"endpoint": "http://localhost:9", "headers": {"api-key": "s3cr3t"}}
+    tracing = tracekit.configure(service="orders", exporter="memory", sample=0.25, **sending)
     assert "orders" in repr(tracing)
     assert "memory" in repr(tracing)
     assert "0.25" in repr(tracing)

@@ -19,7 +19,7 @@ from tracekit._stats import Counters
 from tracekit.configuration import arguments
 from tracekit.configuration.batching import Batching
 from tracekit.configuration.ending import EXIT_TIMEOUT_S, ending
-from tracekit.configuration.exporters import Exporters, ExportOptions, Sink, sinks_of
+from tracekit.configuration.exporters import Exporters, ExportOptions, Sink, check_use, sinks_of
 from tracekit.configuration.limits import span_limits, string_limit
 from tracekit.configuration.propagators import propagator_of
 from tracekit.configuration.resource import resource_maker
@@ -166,8 +166,7 @@ def configure(
         batching=Batching.of(variables),
     )
     sinks = sinks_of(exporter, options, variables)
-    if options.spool is not None and exporter != "auto" and not any(sink.is_spooled for sink in sinks):
-        raise arguments.wrong_argument(spool, name="spool", expected="an exporter over OTLP", write='exporter="otlp"')
+    check_use(exporter, options, sinks, variables, metrics=metrics)
     status_directory = directory_to_tell_in(variables)
     is_disabled = variables.boolean("OTEL_SDK_DISABLED") is True
     if not is_disabled:

@@ -100,6 +100,45 @@ def sinks_of(exporter: object, options: ExportOptions, variables: Environment) -
     return () if exporter == "none" else (_sink_of(exporter, options, variables),)
 
 
+def check_use(
+    exporter: object, options: ExportOptions, sinks: Sequence[Sink], variables: Environment, *, metrics: bool
+) -> None:
+    """
+    Check the arguments in *options* where no one of *sinks* would.
+
+    Args:
+        exporter: The argument of `configure()`.
+        options: How to send over OTLP.
+        sinks: What *exporter* came to.
+        variables: They may have switched off what the arguments are for.
+        metrics: Whether there are metrics too, which may go over OTLP where spans do not.
+
+    Raises:
+        ConfigurationError: One can never be right, or has nothing to act on.
+    """
+    if any(sink.metrics == "otlp" for sink in sinks):
+        return
+    sending = {name: getattr(options, name) for name in ("protocol", "insecure", "headers", "compression")}
+    unused = [name for name, value in sending.items() if value is not None]
+    if unused or options.endpoint is not None or options.timeout_s is not None:
+        from tracekit.export.connection import check_arguments
+
+        check_arguments(endpoint=options.endpoint, timeout_s=options.timeout_s, **sending)
+    if metrics or options.endpoint is not None:
+        # Another exporter stands in for a receiver that is named, as in tests.
+        unused = []
+    if options.spool is not None:
+        unused = ["spool", *unused]
+    if unused and not (exporter == "auto" and variables.text(_VARIABLE) is not None):
+        # Headers may be secret.
+        value = "..." if unused[0] == "headers" else f"{getattr(options, unused[0])!s:.100}"
+        msg = (
+            f"{unused[0]}={value}: expected an exporter over OTLP, which it is for. "
+            'Write endpoint="http://localhost:4318" or exporter="otlp" too, or leave it out.'
+        )
+        raise ConfigurationError(msg)
+
+
 def _from_environment(named: str, options: ExportOptions, variables: Environment) -> tuple[Sink, ...]:
     """Read `OTEL_TRACES_EXPORTER`: names of ours, or of installed exporters."""
     sinks: list[Sink] = []

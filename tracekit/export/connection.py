@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Final, TypeGuard, cast, final
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from tracekit._environment import wrong_variable
+from tracekit._environment import Environment, wrong_variable
 from tracekit.errors import ConfigurationError
 from tracekit.export.endpoint import Endpoint, resolve_endpoint, variables_of
 
 if TYPE_CHECKING:
-    from tracekit._environment import Environment
     from tracekit.export.endpoint import Signal
 
 DEFAULT_TIMEOUT_S: Final = 10.0
@@ -147,6 +146,28 @@ def resolve_connection(
     limit_s = _timeout_s(timeout_s, signal, variables)
     files = TlsFiles() if place.insecure else _tls_files(signal, variables)
     return Connection(place, sent, compressed, limit_s, files, _proxy_for(place))
+
+
+def check_arguments(
+    *,
+    endpoint: str | None,
+    protocol: str | None,
+    insecure: bool | None,
+    headers: object,
+    compression: object,
+    timeout_s: object,
+) -> None:
+    """
+    Check arguments that nothing is sent by: without the variables, which may be wrong where nothing reads them.
+
+    Raises:
+        ConfigurationError: If one can never be right.
+    """
+    none = Environment({})
+    resolve_endpoint(none, endpoint=endpoint, protocol=protocol, insecure=insecure, signal="traces")
+    _checked_headers(headers)
+    _compression(compression, "traces", none)
+    _timeout_s(timeout_s, "traces", none)
 
 
 def _headers_of(signal: Signal, variables: Environment) -> dict[str, str]:
