@@ -443,6 +443,33 @@ def test_server_and_its_workers_are_traced_until_sigterm(
     # As without tracekit: gunicorn's and uvicorn's supervisors leave in order, one process dies of the signal.
     assert status in (0, -signal.SIGTERM, 128 + signal.SIGTERM), log
     assert "Traceback" not in log
+    tellers = [line.rpartition("in process ")[2] for line in log.splitlines() if "traced 2 functions" in line]
+    assert tellers
+    assert len(tellers) == len(set(tellers)), log
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+@pytest.mark.parametrize(
+    ("pattern", "says"),
+    [
+        pytest.param("shop.*", "traced 2 functions in 1 module"),
+        pytest.param("shap.*", "no function matches, nothing was traced by it", marks=pytest.mark.slow),
+    ],
+)
+def test_what_the_patterns_came_to_is_told_once_by_a_program_that_a_signal_ends(
+    pattern: str, says: str, shop: Path
+) -> None:
+    program = """
+        import os, signal, shop.orders
+
+        os.kill(os.getpid(), signal.SIGTERM)
+        signal.pause()
+    """
+    write(shop, "main.py", program)
+    ran = run(shop, "--exporter", "none", "--trace", pattern, "main.py")
+    assert ran.returncode == -signal.SIGTERM
+    assert ran.stderr.count("tracekit run: --trace") == 1
+    assert f"--trace {pattern}: {says}" in ran.stderr
 
 
 _FLASK: Final = """

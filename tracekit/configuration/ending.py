@@ -62,6 +62,7 @@ class Ending:
         self._is_leaving = False
         self._is_registered = False
         self._held: Final = threading.local()
+        self._last_words: list[Callable[[], None]] = []
 
     def watch(self, pipeline: Pipeline, timeout_s: float = EXIT_TIMEOUT_S) -> None:
         """From now on export what is in *pipeline* when the process ends, which is held up for *timeout_s* at most."""
@@ -106,6 +107,19 @@ class Ending:
         """Hold the process up no longer."""
         self._deadline_s = time.monotonic()
 
+    def before_death(self, say: Callable[[], None]) -> None:
+        """Call *say* before this process, not a fork of it, dies of a signal, which runs no exit functions."""
+        self._last_words.append(say)
+
+    def say_last_words(self) -> None:
+        """Do what was asked for by `before_death`, once."""
+        while self._last_words:
+            say = self._last_words.pop()
+            try:
+                say()
+            except Exception as error:  # noqa: BLE001  # such as stderr, written to when the signal came
+                report_failure("tracekit", "what is to be told at the end", error)
+
     def flush(self) -> None:
         """Export what is queued, in half of the time: the process is about to end, and `leave` follows."""
         for pipeline in self._pipelines:
@@ -148,6 +162,8 @@ class Ending:
         self._deadline_s = None
         self._is_exiting = False
         self._is_leaving = False
+        # The parent's.
+        self._last_words.clear()
         self._register_with_celery()
 
     def _hold_signals(self) -> None:
@@ -245,6 +261,7 @@ class _TerminationHandler:
         def kill() -> None:
             os.kill(os.getpid(), signum)
 
+        self._ending.say_last_words()
         is_closing = self._ending.is_under_way
         leaving = self._ending.leave_aside(kill)
         if is_closing and leaving is not None:

@@ -38,6 +38,7 @@ def start() -> None:
 
 def _start(plan: Plan) -> None:
     from tracekit.configuration import configure
+    from tracekit.configuration.ending import ending
     from tracekit.instrumentation.automatic import instrument_on_import
     from tracekit.instrumentation.matching import trace_matching
 
@@ -46,7 +47,10 @@ def _start(plan: Plan) -> None:
     instrument_on_import(plan.instrument, plan.leave_out, tell=tell)
     if plan.trace:
         state.matching = trace_matching(plan.trace, plan.exclude, tell=tell)
-        atexit.register(_report, plan, state.matching, _Children())
+        report = _Report(plan, state.matching)
+        atexit.register(report)
+        # A server ends by its signal, not by an exit.
+        ending.before_death(report)
 
 
 class _Children:
@@ -65,13 +69,26 @@ class _Children:
         self._has_forked = True
 
 
-def _report(plan: Plan, matching: Matching, children: _Children) -> None:
-    patterns = " ".join(plan.trace)
-    if matching.functions:
-        where = "" if os.getpid() == plan.process else f" in process {os.getpid()}"
-        _tell(f"--trace {patterns}: traced {matching}{where}")
-    elif os.getpid() == plan.process and not children:
-        _tell(f"--trace {patterns}: no function matches, nothing was traced by it. {matching.advice}")
+class _Report:
+    """Tells at the end, once in each process, what the patterns have come to."""
+
+    def __init__(self, plan: Plan, matching: Matching) -> None:
+        self._plan = plan
+        self._matching = matching
+        self._children = _Children()
+        self._told_by = 0
+
+    def __call__(self) -> None:
+        process = os.getpid()
+        if self._told_by == process:
+            return
+        self._told_by = process
+        matching, patterns = self._matching, " ".join(self._plan.trace)
+        if matching.functions:
+            where = "" if process == self._plan.process else f" in process {process}"
+            _tell(f"--trace {patterns}: traced {matching}{where}")
+        elif process == self._plan.process and not self._children:
+            _tell(f"--trace {patterns}: no function matches, nothing was traced by it. {matching.advice}")
 
 
 def _tell(what: str) -> None:
