@@ -82,6 +82,12 @@ def test_headers_of_argument_url_and_environment_arrive(otlp: Receiver) -> None:
     assert headers["authorization"] == "Basic YWRhOmxvdmU="
 
 
+def test_a_header_that_is_binary_to_grpc_arrives_like_any_other(otlp: Receiver) -> None:
+    send_one(otlp_exporter(endpoint=otlp.endpoint, protocol=protocol_of(otlp), headers={"x-tenant-bin": "seven"}))
+    # The receiver shows the bytes of gRPC as Python does.
+    assert otlp.wait_for_requests(1)[0].headers["x-tenant-bin"] in ("seven", "b'seven'")
+
+
 def test_requests_are_compressed_as_asked(otlp: Receiver) -> None:
     sent_bytes: dict[str | None, int] = {}
     for compression in (None, "none", "gzip"):

@@ -231,8 +231,21 @@ def test_only_the_owner_may_read(tmp_path: Path) -> None:
 
 def test_a_directory_that_cannot_be_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(ConfigurationError, match=r"spool=.*cannot be kept there"):
-        Spool(tmp_path / "file" / "spool", "here")
+    for path in ("file/spool", "no\0path"):
+        with pytest.raises(ConfigurationError, match=r"spool=.*cannot be kept there"):
+            Spool(tmp_path / path, "here")
+
+
+@pytest.mark.slow  # SQLite waits for two seconds
+def test_a_program_starts_while_another_holds_the_file(spool_in: Callable[..., Spool]) -> None:
+    path = spool_in().database.path
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    spool = spool_in()
+    assert diagnostics.internal_errors == 1
+    other.close()
+    assert spool.add([request("a")])
+    assert drain(spool) == ["a"]
 
 
 class Model:

@@ -58,7 +58,10 @@ class GrpcTransport:
         )
         # No serializers: bytes go out and come back.
         self._export: Final[Any] = self._channel.unary_unary(_METHOD)
-        self._metadata: Final = tuple(connection.headers.items())
+        # What ends so is binary to gRPC, which sends it in base64.
+        self._metadata: Final = tuple(
+            (name, value.encode() if name.endswith("-bin") else value) for name, value in connection.headers.items()
+        )
 
     def send(self, body: bytes, timeout_s: float) -> Answer:
         """Call the receiver with *body* and return what it answers within *timeout_s*."""

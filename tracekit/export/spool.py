@@ -6,6 +6,7 @@ SQLite in WAL mode: a transaction is there as a whole or not at all.
 
 from __future__ import annotations
 
+import errno
 import os
 import platform
 import sqlite3
@@ -34,6 +35,7 @@ FILE: Final = "spool.sqlite3"
 _EXPORTED: Final = "exported"
 _LONGEST_LEASE_S: Final = 3_600.0
 _PAGES_TO_GIVE_BACK: Final = 256
+_NO_ROOM: Final = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS batches (
@@ -106,7 +108,10 @@ class Spool:
         try:
             self.database.run(bool)
             self.database.disconnect()
-        except (OSError, sqlite3.Error) as error:
+        except (OSError, ValueError, sqlite3.Error) as error:
+            if _may_pass(error):
+                report_failure("spool", "opening its file", error)
+                return
             reason = (error.strerror if isinstance(error, OSError) else str(error)) or type(error).__name__
             msg = (
                 f"spool={os.fspath(directory)!r}: spans cannot be kept there ({reason}); expected a directory that can "
@@ -311,6 +316,13 @@ class Spool:
         lost = Counter(before.lost) + Counter(now.lost)
         self._before = Fates(0, before.exported + now.exported, lost)
         self._fates = Fates()
+
+
+def _may_pass(error: Exception) -> bool:
+    """Tell whether *error* is a full disk or another process that writes: no reason for a program not to start."""
+    if isinstance(error, OSError):
+        return error.errno in _NO_ROOM
+    return isinstance(error, sqlite3.OperationalError) and any(word in str(error) for word in ("locked", "is full"))
 
 
 def _is_gone(holder: str) -> bool:
