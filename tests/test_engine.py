@@ -457,6 +457,54 @@ def test_at_the_recursion_limit_spans_end_once_and_calls_that_return_do_not_rais
             assert len(ids) == len({*ids}) == tracing.stats.sampled
 
 
+ROOMS: Final = ("operation_span.py", "_span.py", "_exceptions.py", "<tracekit wrapper>")
+
+
+def interrupted(call: Callable[[], object], after: int) -> bool:
+    """Call with a Ctrl-C after so many calls of C functions, where signals are looked at; tells whether it came."""
+    left = after
+
+    def count(frame: FrameType, event: str, _: object) -> None:
+        nonlocal left
+        if event == "c_return" and frame.f_code.co_filename.endswith(ROOMS):
+            left -= 1
+            if not left:
+                raise KeyboardInterrupt
+
+    sys.setprofile(count)
+    try:
+        call()
+    except KeyboardInterrupt:
+        return True
+    except ValueError:
+        pass
+    finally:
+        sys.setprofile(None)
+    return False
+
+
+@pytest.mark.parametrize("sample", [0.0, 1.0])
+@pytest.mark.parametrize("is_measured", [False, True])
+@pytest.mark.parametrize("order", [1, -1])
+def test_wherever_ctrl_c_comes_in_the_making_of_a_span_it_ends_and_is_not_current_any_more(
+    order: int, sample: float, *, is_measured: bool
+) -> None:
+    @tracekit.traced(capture_result={"order.id": lambda result: result})
+    def create() -> int:
+        if order < 0:
+            raise ValueError(order)
+        return order
+
+    with tracekit.configure(service="shop", exporter=Sent(), sample=sample, metrics=is_measured) as tracing:
+        after = 1
+        while interrupted(create, after):
+            assert trace_api.get_current_span() is trace_api.INVALID_SPAN, after
+            after += 1
+        assert after > 3
+        assert tracing.flush()
+        assert tracing.stats.exported == tracing.stats.sampled
+
+
 def test_configure_makes_its_spans_with_the_engine() -> None:
     with tracekit.configure(service="shop", exporter="memory") as tracing:
         with tracekit.traced_block("orders.create"):

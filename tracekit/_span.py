@@ -146,28 +146,42 @@ class ActiveSpan:
 
     def succeed(self, result: Any) -> None:
         """End with *result*: its attributes, status OK unless the body has set one."""
-        self.leave()
-        self.stop_clock(None)
-        plan, span = self.plan, self.span
-        if span.is_recording():
-            try:
-                if plan.reads_result:
-                    span.set_attributes(plan.operation.extraction.of_result(result, plan.settings))
-                if plan.sets_status and status_of(span) is StatusCode.UNSET:
-                    span.set_status(_OK)
-            except FORGIVEN as error:  # a span of another SDK
-                forgive(plan.operation.name, "setting the outcome", error)
-        self._end()
+        try:
+            self.leave()
+            self.stop_clock(None)
+            plan, span = self.plan, self.span
+            if span.is_recording():
+                try:
+                    if plan.reads_result:
+                        span.set_attributes(plan.operation.extraction.of_result(result, plan.settings))
+                    if plan.sets_status and status_of(span) is StatusCode.UNSET:
+                        span.set_status(_OK)
+                except FORGIVEN as error:  # a span of another SDK
+                    forgive(plan.operation.name, "setting the outcome", error)
+            self._end()
+        except BaseException:
+            self.end_interrupted()
+            raise
 
     def fail(self, exc: BaseException) -> None:
         """End with *exc* leaving the operation."""
-        self.leave()
-        self.stop_clock(exc)
-        if self.span.is_recording():
-            try:
-                self._record_outcome(exc)
-            except FORGIVEN as error:  # a span of another SDK, a hostile exception
-                forgive(self.plan.operation.name, "setting the outcome", error)
+        try:
+            self.leave()
+            self.stop_clock(exc)
+            if self.span.is_recording():
+                try:
+                    self._record_outcome(exc)
+                except FORGIVEN as error:  # a span of another SDK, a hostile exception
+                    forgive(self.plan.operation.name, "setting the outcome", error)
+            self._end()
+        except BaseException:
+            self.end_interrupted()
+            raise
+
+    def end_interrupted(self) -> None:
+        """Leave and end, as far as that is not done: a Ctrl-C has come in the middle of it."""
+        if self.inside is not LEFT:
+            self.leave()
         self._end()
 
     def finish(self, exc: BaseException | None) -> None:
@@ -256,11 +270,13 @@ class AnySpan(ActiveSpan):
                 plan.reading.onto(span, values)
             made: dict[str, Any] = {**base, SPAN_KEY: span, ACTIVE_KEY: self}
             self.inside = Context(made)
-        except RecursionError:
-            # The call goes on without it; a span that never ended would be missing in the books.
+            replace_context(self.inside)
+        except BaseException:
+            # The call goes on without it (the recursion limit), or there is none any more (a Ctrl-C). A span that never
+            # ended would be missing in the books.
             span.end()
+            replace_context(self.outside)
             raise
-        replace_context(self.inside)
 
     def note_error(self) -> None:
         if self.plan.settings.metrics is not None:

@@ -55,30 +55,36 @@ class OperationSpan(ActiveSpan, Span):
     @override
     def succeed(self, result: Any) -> None:
         # As ActiveSpan.succeed and Span.end do, written out: 0.4 µs less.
-        if current_context() is self.inside:
-            replace_context(self.outside)
-        else:
-            self._leave_from_elsewhere()
-        self.outside = self.inside = LEFT
-        plan = self.plan
-        if plan.reads_result and self._end_time is None:
-            try:
-                self.set_attributes(plan.operation.extraction.of_result(result, plan.settings))
-            except FORGIVEN as error:  # the recursion limit
-                forgive(plan.name, "setting the outcome", error)
-        if self._status is UNSET and plan.sets_status and self._end_time is None:
-            self._status = OK
-        self._end()
+        try:
+            if current_context() is self.inside:
+                replace_context(self.outside)
+            else:
+                self._leave_from_elsewhere()
+            self.outside = self.inside = LEFT
+            plan = self.plan
+            if plan.reads_result and self._end_time is None:
+                try:
+                    self.set_attributes(plan.operation.extraction.of_result(result, plan.settings))
+                except FORGIVEN as error:  # the recursion limit
+                    forgive(plan.name, "setting the outcome", error)
+            if self._status is UNSET and plan.sets_status and self._end_time is None:
+                self._status = OK
+            self._end()
+        except BaseException:
+            self.end_interrupted()
+            raise
 
     @override
     def _end(self) -> None:
+        # Before anything has happened, for a Ctrl-C comes after calls.
+        end_time = self._clock_ns + monotonic_ns()
         try:
             del self._is_open
         except AttributeError:
             # The body has ended it.
             return
+        self._end_time = end_time
         course = self._course
-        self._end_time = self._clock_ns + monotonic_ns()
         if course.is_of_parent_process:
             return
         try:
@@ -128,11 +134,19 @@ class UnsampledSpan(ActiveSpan, NonRecordingSpan):
 
     @override
     def succeed(self, result: Any) -> None:
-        if current_context() is self.inside:
-            replace_context(self.outside)
-        else:
-            self._leave_from_elsewhere()
-        self.outside = self.inside = LEFT
+        try:
+            if current_context() is self.inside:
+                replace_context(self.outside)
+            else:
+                self._leave_from_elsewhere()
+            self.outside = self.inside = LEFT
+        except BaseException:
+            self.end_interrupted()
+            raise
+
+    @override
+    def _end(self) -> None:
+        """Nothing is to be told."""
 
     @override
     def fail(self, exc: BaseException) -> None:
@@ -226,9 +240,14 @@ def begin_operation(  # noqa: C901, PLR0912, PLR0915  # one frame
         # From here on nothing fails, not even at the recursion limit: what is counted will end.
         if course.pipeline.starts:
             course.pipeline.on_start(span, base)
-        else:
+            replace_context(inside)
+            return span
+        try:
             next(course.counters.sampled)
-        replace_context(inside)
+            replace_context(inside)
+        except BaseException as exc:  # a Ctrl-C that has waited for the end of these calls
+            span.fail(exc)
+            raise
         return span  # noqa: TRY300  # as above
     except FORGIVEN as error:  # a processor of the user's, the recursion limit
         forgive(operation.name, "starting the span", error)
@@ -244,5 +263,9 @@ def _unsampled(low_trace_id: int, ids: EntropyIdGenerator, plan: Plan, base: Con
     span.outside = base
     made: dict[str, Any] = {SPAN_KEY: span, ACTIVE_KEY: span}
     span.inside = inside = Context({**base, **made} if base else made)
-    replace_context(inside)
+    try:
+        replace_context(inside)
+    except BaseException:
+        span.end_interrupted()
+        raise
     return span
