@@ -71,6 +71,18 @@ def wait_until(reached: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
+def test_a_receiver_that_is_away_is_said_with_where_spans_are_kept(
+    otlp_http: HttpReceiver, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    otlp_http.answer_always(Answer(503, "UNAVAILABLE"))
+    tracing = tracing_to(otlp_http, tmp_path)
+    end("a")
+    tracing.flush()
+    wait_until(lambda: bool(caplog.records))
+    assert f"; they are kept in {tmp_path} until it does" in caplog.text
+    assert "trying again" not in caplog.text
+
+
 def test_spans_wait_on_disk_while_the_receiver_is_away_and_arrive_in_order(otlp: Receiver, tmp_path: Path) -> None:
     otlp.answer_always(Answer(503, "UNAVAILABLE"))
     tracing = tracing_to(otlp, tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from random import SystemRandom
 from typing import TYPE_CHECKING, Final, Protocol, final
 
@@ -20,9 +21,31 @@ _SHORTEST_ATTEMPT_S: Final = 0.05
 # The first failure may be a connection that the receiver closed just then.
 _FAILURES_TO_TELL: Final = 2
 _TELL_EVERY_S: Final = 60.0
+_UNAVAILABLE: Final = "takes no spans now"
 
 # Not the module's own functions: a program may have seeded them, in each of its processes with the same number.
 _random: Final = SystemRandom()
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """
+    What a receiver last had against spans of this process.
+
+    Args:
+        what: What happened, for a reader: "refused spans".
+        why: What it answered.
+        at_s: When, in seconds since the epoch.
+    """
+
+    what: str
+    why: str
+    at_s: float
+
+
+# By receiver; for whoever asks this process how it is.
+troubles: Final[dict[str, Trouble]] = {}
 
 
 class Transport(Protocol):
@@ -49,13 +72,17 @@ class Sender:
         receiver: What to call it before a reader.
         make: Makes the transport.
         timeout_s: Longest time for one attempt, in seconds.
+        kept_in: Where spans are kept on disk that the receiver cannot take.
 
     Source: OTLP specification 1.5, OTLP/HTTP and OTLP/gRPC, throttling and retryable answers.
     """
 
-    def __init__(self, receiver: str, make: Callable[[], Transport], timeout_s: float) -> None:
+    def __init__(
+        self, receiver: str, make: Callable[[], Transport], timeout_s: float, kept_in: str | None = None
+    ) -> None:
         self.timeout_s: Final = timeout_s
         self._receiver: Final = receiver
+        self._meanwhile: Final = "trying again" if kept_in is None else f"they are kept in {kept_in} until it does"
         self._make: Final = make
         self._of_parent: list[Transport] = []
         self._transport: Transport | None = None
@@ -75,6 +102,7 @@ class Sender:
         self._failures = 0
         self._down_until_s = 0.0
         self._told_at_s: dict[str, float] = {}
+        troubles.pop(self._receiver, None)
 
     @property
     def is_down(self) -> bool:
@@ -159,24 +187,37 @@ class Sender:
             self._failures += 1
             delay_s = backoff_s(self._failures) if answer.retry_after_s is None else answer.retry_after_s
             self._down_until_s = time.monotonic() + min(delay_s, 3_600.0)
+            self._note(_UNAVAILABLE, answer.why)
             if self._failures == _FAILURES_TO_TELL and not self._is_closed:
-                self._tell("unavailable", "%s takes no spans now (%s); trying again", answer.why)
+                self._tell("unavailable", f"%s {_UNAVAILABLE} (%s); %s", answer.why, self._meanwhile)
             return
+        if self._failures and self._trouble_is(_UNAVAILABLE):
+            troubles.pop(self._receiver, None)
         was_told = self._failures >= _FAILURES_TO_TELL
         self._failures, self._down_until_s = 0, 0.0
         if was_told:
             logger.info("tracekit: %s takes spans again", self._receiver)
         if not isinstance(answer, Taken):
+            self._note("refused spans", answer.why)
             self._tell("refused", "%s refused spans (%s)", answer.why)
         elif answer.rejected or answer.message:
-            self._tell("rejected", "%s rejected spans (%s)", answer.message or f"{answer.rejected}")
+            why = answer.message or f"{answer.rejected}"
+            self._note("rejected spans", why)
+            self._tell("rejected", "%s rejected spans (%s)", why)
 
-    def _tell(self, kind: str, text: str, why: str) -> None:
+    def _note(self, what: str, why: str) -> None:
+        troubles[self._receiver] = Trouble(what, why, time.time())
+
+    def _trouble_is(self, what: str) -> bool:
+        trouble = troubles.get(self._receiver)
+        return trouble is not None and trouble.what == what
+
+    def _tell(self, kind: str, text: str, *why: str) -> None:
         """Warn, once a minute at most for each *kind*."""
         now_s = time.monotonic()
         if now_s >= self._told_at_s.get(kind, -_TELL_EVERY_S) + _TELL_EVERY_S:
             self._told_at_s[kind] = now_s
-            logger.warning(f"tracekit: {text}", self._receiver, why)
+            logger.warning(f"tracekit: {text}", self._receiver, *why)
 
 
 def backoff_s(failures: int) -> float:

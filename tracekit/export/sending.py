@@ -166,8 +166,10 @@ def otlp_exporter(
     except ImportError as error:
         raise _missing_extra() from error
     place = connection.endpoint
-    sender = Sender(place.url.partition("?")[0], make, connection.timeout_s)
-    return OtlpExporter(place, sender, None if make_spool is None else make_spool(_destination(connection)))
+    spool = None if make_spool is None else make_spool(_destination(connection))
+    kept_in = None if spool is None else str(spool.database.path.parent)
+    sender = Sender(place.url.partition("?")[0], make, connection.timeout_s, kept_in)
+    return OtlpExporter(place, sender, spool)
 
 
 def otlp_metric_exporter(connection: Connection) -> Callable[[], MetricExporter]:
