@@ -514,6 +514,53 @@ def test_running_process_tells_what_became_of_its_spans(
     assert diagnose("--pid", "all").told("process.status")[0] == "warn"
 
 
+_SENDING: Final = """
+import os, sys, tracekit
+
+tracing = tracekit.configure(service="shop", endpoint=sys.argv[1], spool=sys.argv[2], protocol="http/protobuf")
+for _ in range(2):
+    with tracekit.traced_block("orders.create"):
+        pass
+    tracing.flush()
+    print(os.getpid(), flush=True)
+    sys.stdin.readline()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such sockets")
+def test_running_process_tells_what_its_receiver_said_last(
+    otlp_http: HttpReceiver, diagnose: Doctor, tmp_path: Path
+) -> None:
+    variables = {"TRACEKIT_STATUS": str(tmp_path / "status")}
+    otlp_http.answer_always(Answer(http=401))
+    process = subprocess.Popen(
+        [sys.executable, "-c", _SENDING, otlp_http.endpoint, str(tmp_path / "spool")],
+        env={**os.environ, **variables},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        encoding="utf-8",
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdin is not None
+        pid = process.stdout.readline().strip()
+        status, message = diagnose("--pid", pid, **variables).told("process.receiver")
+        assert status == "warn"
+        assert message.startswith(f"{otlp_http.endpoint}/v1/traces refused spans (401")
+        assert message.endswith(" s ago")
+        otlp_http.answer_always(Answer(http=503))
+        process.stdin.write("\n")
+        process.stdin.flush()
+        process.stdout.readline()
+        message = diagnose("--pid", pid, **variables).told("process.receiver")[1]
+        assert message.startswith(f"{otlp_http.endpoint}/v1/traces takes no spans now (503")
+        assert message.endswith(" s ago; spans kept on disk: 1")
+    finally:
+        process.kill()
+        process.communicate()
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
 def test_forked_process_tells_of_its_own_spans(

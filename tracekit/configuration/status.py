@@ -179,6 +179,8 @@ class _Teller:
         stats = None if tracing is None else tracing.stats
         registry = sys.modules.get("tracekit.instrumentation.registry")
         wired = () if registry is None else registry.instrumented()
+        sender = sys.modules.get("tracekit.export.sender")
+        troubles = {} if sender is None else dict(sender.troubles)
         return {
             "schema": SCHEMA,
             "tracekit": __version__,
@@ -193,6 +195,15 @@ class _Teller:
                 field.name: dict(stats.dropped) if field.name == "dropped" else getattr(stats, field.name)
                 for field in dataclasses.fields(stats)
             },
+            "receivers": [
+                {
+                    "receiver": receiver,
+                    "what": trouble.what,
+                    "why": trouble.why,
+                    "ago_s": round(max(0.0, time.time() - trouble.at_s), 1),
+                }
+                for receiver, trouble in troubles.items()
+            ],
             "instrumented": [{"name": state.name, "by": state.by} for state in wired],
         }
 

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 _ALL: Final = "all"
 _FIGURES: Final = ("started", "sampled", "not_sampled", "exported", "spooled", "queued")
 
+_LONG_S: Final = 120.0
+_HELD: Final = (("queued", "waiting in memory"), ("spooled", "kept on disk"))
+
 
 def check_processes(report: Report, asked: Sequence[str], variables: Mapping[str, str]) -> None:
     """
@@ -78,5 +81,15 @@ def _add(report: Report, pid: int, told: Mapping[str, Any]) -> None:
     if stats.get("internal_errors"):
         message = f"{stats['internal_errors']:,} failures inside tracekit or what is plugged into it"
         report.add("process", "errors", "warn", message, "The log tracekit names the first of each kind", pid=pid)
+    for trouble in told.get("receivers") or ():
+        message = f"{trouble['receiver']} {trouble['what']} ({trouble['why']}), {_ago(trouble['ago_s'])}"
+        held = [f"{where}: {stats[name]:,}" for name, where in _HELD if stats.get(name)]
+        if held:
+            message += f"; spans {', '.join(held)}"
+        report.add("process", "receiver", "warn", message, pid=pid, **trouble)
     for state in told.get("instrumented") or ():
         report.add("process", "instrumented", "ok", f"traces {state['name']}, by {state['by']}", pid=pid, **state)
+
+
+def _ago(time_s: float) -> str:
+    return f"{time_s:,.0f} s ago" if time_s < _LONG_S else f"{time_s / 60:,.0f} min ago"
