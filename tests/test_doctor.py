@@ -109,13 +109,26 @@ def test_report_as_json_keeps_its_shape(diagnose: Doctor) -> None:
 
 @pytest.mark.engine("the doctor warns of them")
 def test_report_for_a_reader_has_a_line_a_finding(diagnose: Doctor) -> None:
-    found, text = diagnose(OTEL_BSP_SCHEDULE_DELAY="soon"), diagnose.text()
+    found, text = diagnose(OTEL_BSP_SCHEDULE_DELAY="soon"), diagnose.text("--verbose")
     lines = text.splitlines()
     for finding in found.report["findings"]:
         mark = "-" if finding["status"] == "info" else finding["status"]
         assert f"  {mark:4}  {finding['message']}" in lines
     assert lines[-1] == "1 problem"
     assert "\x1b" not in text
+
+
+@pytest.mark.engine("the doctor warns of them")
+def test_problems_come_first_and_defaults_are_hidden_from_a_reader(diagnose: Doctor) -> None:
+    wrong = {"OTEL_SDK_DISABLED": "true", "OTEL_BSP_SCHEDULE_DELAY": "soon"}
+    lines = diagnose.text("--service", "shop", **wrong).splitlines()
+    assert lines[0] == "Problems"
+    assert lines[1].startswith("  fail  environment variable OTEL_BSP_SCHEDULE_DELAY='soon'")
+    assert "  warn  OTEL_SDK_DISABLED=true: no span is made" in lines[2:5]
+    assert "  ok    service = shop  (option)" in lines
+    assert not [line for line in lines if line.endswith("(default)")]
+    hidden = [line for line in diagnose.text("--service", "shop", "--verbose").splitlines() if "(default)" in line]
+    assert f"  -     {len(hidden)} defaults, shown with --verbose" in lines
 
 
 def test_nothing_is_left_behind(diagnose: Doctor, otlp_http: HttpReceiver) -> None:

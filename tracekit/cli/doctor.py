@@ -43,7 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--pid", metavar="PID", action="append", default=[], help="a process to ask, or all; may be given again"
     )
-    parser.add_argument("--json", action="store_true", help="write JSON")
+    parser.add_argument("--verbose", action="store_true", help="show the settings that have their defaults too")
+    parser.add_argument("--json", action="store_true", help="write JSON, always of everything")
     given = parser.add_argument_group("as the program gives them to configure()")
     given.add_argument("--service", metavar="NAME")
     given.add_argument("--environment", metavar="NAME")
@@ -68,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(report.json())
     else:
-        text = report.text(color=wants_color(sys.stdout))
+        text = report.text(color=wants_color(sys.stdout), is_verbose=arguments.verbose)
         sys.stdout.write(for_encoding(text, sys.stdout.encoding))
     return 1 if report.status == "fail" else 0
 

@@ -52,6 +52,11 @@ class Finding:
     advice: str = ""
     data: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
+    @property
+    def is_default(self) -> bool:
+        """Whether it is a setting that nobody has set."""
+        return self.group == "settings" and self.data.get("source") == "default"
+
 
 @final
 class Report:
@@ -94,21 +99,31 @@ class Report:
         whole = {"schema": SCHEMA, "tracekit": __version__, "status": self.status, "findings": findings}
         return json.dumps(whole, indent=2, default=str)
 
-    def text(self, *, color: bool) -> str:
-        """Return the report for a reader."""
+    def text(self, *, color: bool, is_verbose: bool = False) -> str:
+        """Return the report for a reader: what is wrong first, then the rest; defaults if *is_verbose*."""
         paint: Callable[[str, str], str] = (lambda code, text: f"\x1b[{code}m{text}\x1b[0m") if color else _plain
+        wrong = [finding for status in ("fail", "warn") for finding in self.findings if finding.status == status]
+        rest = [finding for finding in self.findings if finding.status not in ("fail", "warn")]
+        shown = rest if is_verbose else [finding for finding in rest if not finding.is_default]
+        parts = [("Problems" if self.status == "fail" else "Warnings", wrong)]
+        parts += [(title, [each for each in shown if each.group == group]) for group, title in _TITLES.items()]
         lines: list[str] = []
-        group = ""
-        for finding in self.findings:
-            if finding.group != group:
-                group = finding.group
-                lines += [""] * bool(lines) + [paint("1", _TITLES[finding.group])]
-            mark = "-" if finding.status == "info" else finding.status
-            # Some of it is somebody else's: what receivers and processes say.
-            lines.append(f"  {paint(_COLORS[finding.status], f'{mark:4}')}  {printable(finding.message, _MAX_LINE)}")
-            if finding.advice:
-                lines.append(f"{_INDENT}{printable(finding.advice, _MAX_LINE)}")
-        counts = {status: sum(f.status == status for f in self.findings) for status in ("fail", "warn")}
+        for title, findings in parts:
+            hidden = len(rest) - len(shown) if title == _TITLES["settings"] else 0
+            if not findings and not hidden:
+                continue
+            lines += [""] * bool(lines) + [paint("1", title)]
+            for finding in findings:
+                mark = "-" if finding.status == "info" else finding.status
+                # Some of it is somebody else's: what receivers and processes say.
+                lines.append(
+                    f"  {paint(_COLORS[finding.status], f'{mark:4}')}  {printable(finding.message, _MAX_LINE)}"
+                )
+                if finding.advice:
+                    lines.append(f"{_INDENT}{printable(finding.advice, _MAX_LINE)}")
+            if hidden:
+                lines.append(f"  {paint(_COLORS['info'], '-   ')}  {_count(hidden, 'default')}, shown with --verbose")
+        counts = {status: sum(f.status == status for f in wrong) for status in ("fail", "warn")}
         ending = ", ".join(
             _count(counts[s], noun) for s, noun in (("fail", "problem"), ("warn", "warning")) if counts[s]
         )
