@@ -313,6 +313,15 @@ def test_service_is_called_after_the_program(
     assert otlp_http.wait_for_spans(1)[0].resource["service.name"] == service
 
 
+def test_a_directory_is_run_from_within(tmp_path: Path) -> None:
+    here = tmp_path / "shop-here"
+    here.mkdir()
+    write(here, "__main__.py", "import tracekit\nwith tracekit.traced_block('orders.create'): pass\n")
+    ran = run(here, "--exporter", "file:traces.jsonl", ".")
+    assert ran.returncode == 0, ran.stderr
+    assert '"shop-here"' in (here / "traces.jsonl").read_text(encoding="utf-8")
+
+
 @pytest.mark.slow
 def test_program_that_sets_tracing_up_itself_does_so(tmp_path: Path) -> None:
     write(

@@ -145,13 +145,13 @@ def _service(name: str) -> str | None:
     """Return the service's name where the environment gives none: in workers the program's name is not to be seen."""
     variables = Environment()
     attributes = variables.pairs("OTEL_RESOURCE_ATTRIBUTES") or {}
-    return None if variables.text("OTEL_SERVICE_NAME") or "service.name" in attributes else name
+    return None if variables.text("OTEL_SERVICE_NAME") or "service.name" in attributes else name or None
 
 
 def _name_of(module: Sequence[str] | None, program: Sequence[str]) -> str:
     if module:
         return module[0]
-    name, arguments = Path(program[0]).stem, program[1:]
+    name, arguments = Path(program[0]).stem or Path(program[0]).resolve().name, program[1:]
     if _PYTHON.fullmatch(Path(program[0]).name):
         after_m = arguments[arguments.index("-m") + 1 :] if "-m" in arguments else ()
         return next(iter(after_m), next((Path(word).stem for word in arguments if word.endswith(".py")), name))
