@@ -62,5 +62,9 @@ class Losses:
             return
         self._next_line_s = time.monotonic() + SAY_EVERY_S
         self._said = dropped
-        reasons = ", ".join(f"{reason} {spans}" for reason, spans in news.items() if spans)
-        logger.warning("tracekit: spans dropped: %d (%s), %d so far", since, reasons, sum(dropped.values()))
+        lost = {reason: spans for reason, spans in news.items() if spans}
+        reasons = ", ".join(f"{reason} {spans}" if len(lost) > 1 else reason for reason, spans in lost.items())
+        total = sum(dropped.values())
+        # The first time they are the same.
+        so_far = f", {total} so far" if total != since else ""
+        logger.warning("tracekit: spans dropped: %d (%s)%s", since, reasons, so_far)
