@@ -185,6 +185,29 @@ def test_one_of_several_or_of_none_is_an_error(spans: CapturedSpans) -> None:
         spans.one("test.block")
 
 
+def test_name_that_is_misspelt_is_answered_with_the_one_that_there_is(spans: CapturedSpans) -> None:
+    with traced_block("pay.charge"):
+        pass
+    told = r"'pay\.chrage'.*\. Did you mean 'pay\.charge'\? Captured:\n"
+    with pytest.raises(AssertionError, match=told):
+        spans.one("pay.chrage")
+    with pytest.raises(AssertionError, match=told):
+        spans.wait_for("pay.chrage", timeout_s=0)
+    with pytest.raises(AssertionError, match=r"expected one\. Captured:"):
+        spans.one("mail.send")
+
+
+@pytest.mark.usefixtures("_order")
+def test_status_and_kind_that_do_not_exist_are_errors_that_name_those_that_do(spans: CapturedSpans) -> None:
+    span = spans.one("payments.charge")
+    with pytest.raises(
+        ValueError, match=r"has_status\('FAILED'\): there is no such status, expected UNSET, OK or ERROR"
+    ):
+        span.has_status("FAILED")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"no such kind, expected internal, server, client, producer or consumer"):
+        span.has_kind("CLIENT")  # type: ignore[arg-type]
+
+
 @pytest.mark.usefixtures("_order")
 def test_tree_is_the_same_text_in_each_run(spans: CapturedSpans) -> None:
     tree = spans.tree()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, final
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, final, get_args
 
 from opentelemetry.trace import INVALID_SPAN_CONTEXT, Link, SpanContext, SpanKind, Status
 from typing_extensions import Self
@@ -147,8 +147,10 @@ class CapturedSpan:
 
         Raises:
             AssertionError: It is another.
+            ValueError: There is no such status.
         """
         __tracebackhide__ = True
+        _check_word("status", status, StatusName)
         actual, described = self.status.status_code.name, self.status.description or ""
         if actual != status:
             self._fail(f"has status {actual}{f' ({described})' if described else ''}, expected {status}")
@@ -162,8 +164,10 @@ class CapturedSpan:
 
         Raises:
             AssertionError: It is another.
+            ValueError: There is no such kind.
         """
         __tracebackhide__ = True
+        _check_word("kind", kind, KindName)
         if self.kind.name.lower() != kind:
             self._fail(f"is of kind {self.kind.name.lower()!r}, expected {kind!r}")
         return self
@@ -316,3 +320,12 @@ def _described(parent: CapturedSpan | SpanContext | None) -> str:
 
 def _full_name(kind: type[BaseException]) -> str:
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _check_word(what: str, given: str, words: Any) -> None:
+    """Check that *given* is one of the literals *words*."""
+    __tracebackhide__ = True
+    if given not in get_args(words):
+        *others, last = get_args(words)
+        msg = f"has_{what}({given!r}): there is no such {what}, expected {', '.join(others)} or {last}."
+        raise ValueError(msg)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import threading
 import time
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 # Set to 1, files of expected trees that do not fit are written anew.
 UPDATE_VARIABLE: Final = "TRACEKIT_UPDATE_TREES"
+# A slip of the pen, not another name.
+_CLOSE: Final = 0.8
 
 
 @final
@@ -77,7 +80,7 @@ class CapturedSpans(Sequence[CapturedSpan]):
         __tracebackhide__ = True
         found = self.all(name)
         if len(found) != 1:
-            what = f"{len(found)} spans are called {name!r}, expected one{self.if_open(name)}"
+            what = f"{len(found)} spans are called {name!r}, expected one{self._hint(name, found)}"
             raise AssertionError(self.complaint(what, *found))
         return found[0]
 
@@ -113,7 +116,7 @@ class CapturedSpans(Sequence[CapturedSpan]):
                 self._changed.wait(left)
         if len(found) < count:
             what = f"{len(found)} of {count} spans called {name!r} have ended within {timeout_s:g} s"
-            raise AssertionError(self.complaint(what + self.if_open(name), *found))
+            raise AssertionError(self.complaint(what + self._hint(name, found), *found))
         return found
 
     def tree(self) -> str:
@@ -177,11 +180,20 @@ class CapturedSpans(Sequence[CapturedSpan]):
         found = next((opened for opened in self.still_open if is_like(opened, name)), None)
         return f"; {found} has not ended yet" if found is not None else ""
 
+    def _hint(self, name: str, found: Sequence[CapturedSpan]) -> str:
+        """Return what a message adds if fewer spans were *found* than expected: one still open, a name like it."""
+        opened = self.if_open(name)
+        if opened or found:
+            return opened
+        close = difflib.get_close_matches(name, {*self.names, *self.still_open}, n=1, cutoff=_CLOSE)
+        return f". Did you mean {close[0]!r}?" if close else ""
+
     def complaint(self, what: str, *spans: CapturedSpan) -> str:
         """Return the message of an assertion that failed: *what*, and all that was captured, with marks at *spans*."""
         still_open = self._open_spans()
         captured = Picture(self._in_order([*self, *still_open])).marked(spans)
-        message = f"{what}\nCaptured:\n{captured}" if "\n" in what else f"{what}. Captured:\n{captured}"
+        stop = "\n" if "\n" in what else " " if what.endswith("?") else ". "
+        message = f"{what}{stop}Captured:\n{captured}"
         if still_open:
             message += f"\nNot ended yet: {', '.join(span.name for span in still_open)}"
         return message
