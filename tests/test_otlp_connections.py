@@ -244,8 +244,9 @@ def test_no_proxy_is_honoured(otlp: Receiver, proxy: HttpProxy, monkeypatch: pyt
     assert proxy.asked == []
 
 
-def test_a_proxy_of_another_kind_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HTTP_PROXY", "socks5://ada:secret@localhost:1080")
+@pytest.mark.parametrize("url", ["socks5://ada:secret@localhost:1080", "http://ada:secret@localhost:99999"])
+def test_a_proxy_that_cannot_be_used_is_refused_at_once(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", url)
     with pytest.raises(ConfigurationError, match="expected http://host:port") as refused:
         tracekit.configure(endpoint="http://localhost:4318")
     assert "secret" not in str(refused.value)

@@ -16,6 +16,8 @@ from tracekit.errors import ConfigurationError
 from tracekit.export.endpoint import Endpoint, resolve_endpoint, variables_of
 
 if TYPE_CHECKING:
+    from urllib.parse import SplitResult
+
     from tracekit.export.endpoint import Signal
 
 DEFAULT_TIMEOUT_S: Final = 10.0
@@ -258,9 +260,16 @@ def _proxy_for(place: Endpoint) -> Proxy | None:
     if not url:
         return None
     proxy = urlsplit(url if "://" in url else f"http://{url}")
-    if proxy.scheme not in ("http", "https") or not proxy.hostname:
+    if proxy.scheme not in ("http", "https") or not proxy.hostname or not _has_possible_port(proxy):
         expected = "expected http://host:port. Set it so, or set NO_PROXY."
         msg = f"the proxy for {parts.scheme} ({proxy.scheme}://...): {expected}"
         raise ConfigurationError(msg)
     user_info, at, address = proxy.netloc.rpartition("@")
     return Proxy(f"{proxy.scheme}://{address}", unquote(user_info) if at else None)
+
+
+def _has_possible_port(url: SplitResult) -> bool:
+    try:
+        return url.port != 0
+    except ValueError:
+        return False
