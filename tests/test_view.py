@@ -90,7 +90,24 @@ def test_fast_traces_are_left_out_where_slow_ones_are_asked_for(file: Path, caps
     assert main(["view", "--slow", "3600", str(file)]) == 1
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert "no trace to show" in captured.err
+    assert captured.err == "none of 2 traces is as asked for\n"
+
+
+def test_where_no_trace_is_as_asked_for_it_is_said_how_many_there_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, more = tmp_path / "one", tmp_path / "more"
+    one.write_text(line_of("a"))
+    more.write_text("".join(line_of("a", number) for number in range(1, 6)))
+
+    def said(*arguments: str) -> str:
+        assert main(["view", *arguments]) == 1
+        return capsys.readouterr().err
+
+    assert said("--name", "nope", str(more)) == "none of 5 traces is as asked for\n"
+    assert said("--summary", "--errors", str(more)) == "none of 5 traces is as asked for\n"
+    assert said("--name", "nope", str(one)) == "the only trace is not as asked for\n"
+    assert said("--trace", "beef", str(more)) == "no trace has an id that begins with beef\n"
 
 
 def test_files_of_several_services_are_joined(file: Path, capsys: pytest.CaptureFixture[str]) -> None:

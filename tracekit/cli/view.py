@@ -127,8 +127,17 @@ def _view(arguments: argparse.Namespace) -> int:
         else:
             shown = _show_summary(arguments, spans, selection) if arguments.summary else _show_traces(arguments, spans)
         if not shown:
-            print("no trace to show" if spans.size else "no spans in these files", file=sys.stderr)
+            print(_nothing_text(arguments, spans), file=sys.stderr)
     return 0 if shown else 1
+
+
+def _nothing_text(arguments: argparse.Namespace, spans: SortedSpans) -> str:
+    if not spans.size:
+        return "no spans in these files"
+    traces = spans.count_traces()
+    if not traces:
+        return f"no trace has an id that begins with {arguments.trace}"
+    return f"none of {traces:,} traces is as asked for" if traces > 1 else "the only trace is not as asked for"
 
 
 def _show_traces(arguments: argparse.Namespace, spans: SortedSpans) -> int:

@@ -138,6 +138,12 @@ class SortedSpans:
                 spans = (_unpacked(trace_id.hex(), source_of(source), body) for source, body in found)
                 yield Trace(without_repeats(spans), max(0, size - MAX_SPANS))
 
+    def count_traces(self) -> int:
+        """Return how many traces there are, wanted or not, of those whose ids begin as wanted."""
+        self._write()
+        (count,) = self._database.execute("SELECT COUNT(DISTINCT trace) FROM spans").fetchone()
+        return int(count)
+
     def _write(self) -> None:
         self._database.executemany("INSERT INTO spans VALUES (?, ?, ?, ?, ?, ?, ?)", self._batch)
         self._batch.clear()
