@@ -130,10 +130,12 @@ def check_use(
     if options.spool is not None:
         unused = ["spool", *unused]
     if unused and not (exporter == "auto" and variables.text(_VARIABLE) is not None):
+        name = unused[0]
+        value = str(options.spool) if name == "spool" else getattr(options, name)
         # Headers may be secret.
-        value = "..." if unused[0] == "headers" else f"{getattr(options, unused[0])!s:.100}"
+        shown = "..." if name == "headers" else f"{value!r:.100}"
         msg = (
-            f"{unused[0]}={value}: expected an exporter over OTLP, which it is for. "
+            f"{name}={shown}: expected an exporter over OTLP, which it is for. "
             'Write endpoint="http://localhost:4318" or exporter="otlp" too, or leave it out.'
         )
         raise ConfigurationError(msg)
