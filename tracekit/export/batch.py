@@ -40,6 +40,8 @@ DEFAULT_SHUTDOWN_TIMEOUT_S: Final = 5.0
 
 # With a delay of 0 the thread would spin.
 _SHORTEST_DELAY_S: Final = 0.01
+# How long a thread that makes more spans than can be sent waits, once in 64 spans while half the queue is full.
+_PAUSE_S: Final = 0.000_5
 _THREAD: Final = "tracekit-export"
 # The part of a shutdown's time that is left, where there is a spool, for writing what could not be sent.
 _KEEPING: Final = 0.4
@@ -111,6 +113,8 @@ class BatchProcessor(SpanProcessor):
         self._exporter: Final = exporter
         self._spool: Final = spool
         self._max_batch_size: Final = min(max_batch_size, max_queue_size)
+        # From so many on, threads that end spans let the exporting thread catch up.
+        self._much: Final = max_queue_size // 2
         self._delay_s: Final = max(schedule_delay_s, _SHORTEST_DELAY_S)
         self._export_timeout_s: Final = export_timeout_s
         self._queue: Final = SpanQueue(max_queue_size, max_queue_bytes, self._max_batch_size, spool)
@@ -136,6 +140,8 @@ class BatchProcessor(SpanProcessor):
         self._thread_id = 0
         self._is_starting = False
         self._is_spilling = False
+        # Whether the exporter has got rid of the last batch; of the first one it is hoped.
+        self._is_taken = True
         # Until the disk takes nothing; then the queue is as if there was no spool, for a while.
         self._spills = True
         self._lost_at_flush = 0
@@ -179,6 +185,10 @@ class BatchProcessor(SpanProcessor):
             if not self._is_woken:
                 self._is_woken = True
                 self._wakes.put(None)
+            if waiting >= self._much and self._is_taken and not waiting & TAKEN_WITH_CARE:
+                # The receiver takes what it gets, and the interpreter's lock is all that the exporting thread lacks.
+                with suppress(Empty):
+                    SimpleQueue[None]().get(timeout=_PAUSE_S)
             if self._spool is not None and self._spills and not self._is_spilling and self._queue.is_crowded:
                 self._is_spilling = True  # until the thread is done, which may be before this one goes on
                 if start_thread(self._spill, "tracekit-spill") is None:
@@ -323,6 +333,7 @@ class BatchProcessor(SpanProcessor):
             outcomes: list[Outcome] = []
             if not self._is_done("export", partial(self._export_batch, batch, outcomes)):
                 outcomes = [Outcome({"export_failed": len(batch)})]
+            self._is_taken = not outcomes[0].lost and not outcomes[0].unsent
             if self._queue.settle(batch, outcomes[0]):
                 self._queue.keep(outcomes[0], "export_failed")
             self._losses.say()
