@@ -514,7 +514,7 @@ def test_localhost_is_answered_over_ipv6_too() -> None:
     except OSError:
         pytest.skip("this machine has no IPv6")
     with serving() as (process, lines):
-        ports = [int(line.rpartition(":")[2].strip("/")) for line in lines[:3]]
+        ports = [int(line.rpartition(":")[2].split()[0].strip("/")) for line in lines[:3]]
         connection = http.client.HTTPConnection("::1", ports[0], timeout=20)
         connection.request("GET", "/api/spans")
         assert connection.getresponse().status == 200
