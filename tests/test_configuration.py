@@ -208,14 +208,16 @@ def test_context_manager_shuts_down_at_its_end() -> None:
         ({"spool": 7}, "spool=7: expected True or the path of a directory"),
         ({"spool": "/dev/null/x", "exporter": "otlp"}, "spool='/dev/null/x': spans cannot be kept there"),
         ({"spool": "/x/spool", "exporter": "memory"}, "spool='/x/spool': expected an exporter over OTLP"),
-        ({"spool": "/x/spool"}, "spool='/x/spool': expected an exporter over OTLP"),
         (
             {"spool": "/x/spool", "endpoint": "http://a", "exporter": "console"},
             "spool='/x/spool': expected an exporter",
         ),
-        ({"protocol": "grpc"}, 'Write endpoint="http://localhost:4318" or exporter="otlp" too, or leave it out.'),
-        ({"headers": {"x-api-key": "k"}}, "headers=...: expected an exporter over OTLP"),
-        ({"compression": "gzip"}, "compression='gzip': expected an exporter over OTLP"),
+        (
+            {"protocol": "grpc", "exporter": "none"},
+            'Write endpoint="http://localhost:4318" or exporter="otlp" too, or leave it out.',
+        ),
+        ({"headers": {"x-api-key": "k"}, "exporter": "none"}, "headers=...: expected an exporter over OTLP"),
+        ({"compression": "gzip", "exporter": "none"}, "compression='gzip': expected an exporter over OTLP"),
         ({"insecure": False, "exporter": "memory"}, "insecure=False: expected an exporter over OTLP"),
         ({"protocol": "http"}, "expected grpc or http/protobuf"),
         ({"protocol": "http", "endpoint": "http://a", "exporter": "memory"}, "expected grpc or http/protobuf"),
@@ -262,11 +264,12 @@ def test_variable_that_cannot_be_read_is_refused_by_name(
         tracekit.configure(exporter="memory")
 
 
-@pytest.mark.parametrize("exporter", ["none", "console"])
-def test_arguments_for_sending_are_no_error_where_a_variable_chooses_another_exporter(
-    exporter: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+@pytest.mark.parametrize("exporter", [None, "none", "console"])
+def test_arguments_for_sending_are_no_error_where_no_variable_says_where(
+    exporter: str | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("OTEL_TRACES_EXPORTER", exporter)
+    if exporter is not None:
+        monkeypatch.setenv("OTEL_TRACES_EXPORTER", exporter)
     tracekit.configure(spool=tmp_path, protocol="grpc", headers={"x-api-key": "k"}, compression="gzip").shutdown()
 
 

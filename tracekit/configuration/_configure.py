@@ -166,7 +166,7 @@ def configure(
         batching=Batching.of(variables),
     )
     sinks = sinks_of(exporter, options, variables)
-    check_use(exporter, options, sinks, variables, metrics=metrics)
+    check_use(exporter, options, sinks, metrics=metrics)
     status_directory = directory_to_tell_in(variables)
     is_disabled = variables.boolean("OTEL_SDK_DISABLED") is True
     if not is_disabled:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias, cast, final
 from opentelemetry.sdk.trace import SpanProcessor
 from opentelemetry.sdk.trace.export import SpanExporter
 
+from tracekit._diagnostics import logger
 from tracekit._environment import Environment, wrong_variable
 from tracekit.configuration.arguments import wrong_argument
 from tracekit.configuration.batching import Batching
@@ -100,9 +101,7 @@ def sinks_of(exporter: object, options: ExportOptions, variables: Environment) -
     return () if exporter == "none" else (_sink_of(exporter, options, variables),)
 
 
-def check_use(
-    exporter: object, options: ExportOptions, sinks: Sequence[Sink], variables: Environment, *, metrics: bool
-) -> None:
+def check_use(exporter: object, options: ExportOptions, sinks: Sequence[Sink], *, metrics: bool) -> None:
     """
     Check the arguments in *options* where no one of *sinks* would.
 
@@ -110,7 +109,6 @@ def check_use(
         exporter: The argument of `configure()`.
         options: How to send over OTLP.
         sinks: What *exporter* came to.
-        variables: They may have switched off what the arguments are for.
         metrics: Whether there are metrics too, which may go over OTLP where spans do not.
 
     Raises:
@@ -129,7 +127,10 @@ def check_use(
         unused = []
     if options.spool is not None:
         unused = ["spool", *unused]
-    if unused and not (exporter == "auto" and variables.text(_VARIABLE) is not None):
+    if unused and exporter == "auto":
+        # The same program with the receiver in its environment sends; here, on somebody's desk, it says that it does not.
+        logger.info("tracekit: %s= has nothing to act on: no endpoint is given, nothing is sent", unused[0])
+    elif unused:
         name = unused[0]
         value = str(options.spool) if name == "spool" else getattr(options, name)
         # Headers may be secret.
