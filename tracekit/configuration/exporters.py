@@ -128,7 +128,7 @@ def check_use(exporter: object, options: ExportOptions, sinks: Sequence[Sink], *
     if options.spool is not None:
         unused = ["spool", *unused]
     if unused and exporter == "auto":
-        # The same program with the receiver in its environment sends; here, on somebody's desk, it says that it does not.
+        # The same program with a receiver in its environment sends; on somebody's desk there is none.
         logger.info("tracekit: %s= has nothing to act on: no endpoint is given, nothing is sent", unused[0])
     elif unused:
         name = unused[0]
