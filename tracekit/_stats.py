@@ -40,6 +40,11 @@ class Stats:
     dropped: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     internal_errors: int = 0
 
+    @property
+    def unended(self) -> int:
+        """Sampled spans that are in no other figure: those that are open, or gone without having been ended."""
+        return self.sampled - self.exported - self.spooled - self.queued - sum(self.dropped.values())
+
 
 _FIGURES: Final = ("started", "sampled", "not_sampled", "exported", "spooled", "queued")
 _MAX_UNSETTLED: Final = 1_024

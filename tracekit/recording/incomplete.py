@@ -18,7 +18,6 @@ from tracekit.recording.span import Span
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tracekit._stats import Stats
     from tracekit.recording.pipeline import Pipeline
 
 # What somebody may still do to a span that was ended for him, without a warning.
@@ -49,22 +48,18 @@ def end_open_spans(pipeline: Pipeline) -> bool:
     """
     for _ in range(_MOST_LOOKS):
         before = pipeline.counters.snapshot()
-        if not _open_spans(before) and not pipeline.may_hold_others:
+        if not before.unended and not pipeline.may_hold_others:
             return True
         for span in sorted(_found(pipeline), key=_start_time, reverse=True):
             _end(span)
         after = pipeline.counters.snapshot()
         if after.sampled == before.sampled:
             # Nobody has started a span meanwhile, which would be open and not lost.
-            lost = max(0, _open_spans(after))
+            lost = max(0, after.unended)
             if lost:
                 pipeline.counters.drop("never_ended", lost)
             return not lost
     return True
-
-
-def _open_spans(stats: Stats) -> int:
-    return stats.sampled - stats.exported - stats.spooled - stats.queued - sum(stats.dropped.values())
 
 
 # A metaclass may override attributes.

@@ -151,7 +151,7 @@ class Pipeline(SpanProcessor):
             successor.add(processor)
         self._successor = successor
         self._serve(tuple(p for p in self._processors if p not in self._added))
-        successor.may_hold_others = True
+        successor.may_hold_others = self.may_hold_others or self.counters.snapshot().unended > 0
 
     def serves(self, processor: object) -> bool:
         """Tell whether what *processor* is given comes here: it is this pipeline, or one that gave way to it."""
